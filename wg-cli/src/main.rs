@@ -1,0 +1,3 @@
+//! The `wg` binary: parse, run, exit code.
+
+fn main() {}
