@@ -35,9 +35,10 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
-    /// The error for a file below `/proc/<pid>`, where a missing file means a missing process.
+    /// The error for a file in `<proc>/<pid>`, where a missing file means a missing process, unless there is no process table at all.
     pub(super) fn of_process(pid: u32, path: &Path, source: io::Error) -> Self {
-        if is_gone(&source) {
+        let table_there = path.ancestors().nth(2).is_some_and(Path::is_dir);
+        if table_there && is_gone(&source) {
             Self::NoProcess { pid }
         } else {
             Self::read(path, source)
