@@ -27,6 +27,8 @@ pub enum Condition {
     Unasked,
     /// A live process of somebody else has the session.
     HeldByStranger,
+    /// No live process of somebody else has the session.
+    Uncontended,
     /// The session was held by one of our own: something that the process left behind.
     HeldByOwn,
     /// A memory watchdog had told it to drain.
@@ -59,6 +61,7 @@ impl Condition {
             Self::Asked(what) => seen.asked == Some(*what),
             Self::Unasked => seen.asked.is_none(),
             Self::HeldByStranger => seen.lock_holder.is_some_and(LockHolder::is_live_stranger),
+            Self::Uncontended => !Self::HeldByStranger.holds(seen),
             Self::HeldByOwn => seen.lock_holder.is_some_and(|holder| holder.own_child),
             Self::MemoryDrained => seen.memory_drained,
             Self::OomKilled => seen.oom_kills > 0,

@@ -38,9 +38,10 @@ const INTERRUPTED: Rule = Rule::standard(
     Counts::Nothing,
     "it was interrupted on request",
 );
+/// What made no progress because a stranger has its session is judged by that instead.
 const STALLED: Rule = Rule::standard(
     "stalled",
-    &[If::Asked(Asked::Stall)],
+    &[If::Asked(Asked::Stall), If::Uncontended],
     Cause::Stalled,
     Counts::Crash,
     "it showed no progress for too long and was ended",

@@ -15,3 +15,5 @@ mod rules;
 mod sentences;
 #[cfg(feature = "serde")]
 mod serde;
+#[cfg(test)]
+mod walk;
