@@ -137,7 +137,7 @@ fn unheard_of(whose: Whose, seen: &Observation<'_>) -> bool {
                 Whose::Command => [0, 1].contains(&code),
             };
             let shell = seen.wrapper && ([126, 127].contains(&code) || (129..=159).contains(&code));
-            !named && !shell && !(code == 137 && seen.oom_kills > 0)
+            !(named || shell || (code == 137 && seen.oom_kills > 0))
         }
         Ending::Signal { number, .. } => {
             ![1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 15, 31].contains(&number)
