@@ -1,1 +1,42 @@
 #![doc = include_str!("../README.md")]
+
+mod acquire;
+mod claim;
+mod error;
+mod files;
+mod filesystem;
+mod holder;
+mod identity;
+mod inherit;
+mod inspect;
+mod judge;
+mod kind;
+mod lend;
+mod lock;
+mod marker;
+mod notify;
+mod probe;
+pub mod protocol;
+pub mod record;
+mod registry;
+mod sys;
+mod takeover;
+mod time;
+mod wait;
+mod watch;
+
+pub use acquire::{LockOptions, Wait};
+pub use error::{
+    AcquireError, HeldReason, InspectError, Node, ReleaseError, RequestError, WatchError,
+};
+pub use holder::Holder;
+pub use identity::ProcessIdentity;
+pub use inspect::{Held, Inspection, inspect};
+pub use judge::{Claimant, Facts, Liveness, Probe, ProcessFacts, Surroundings, judge};
+pub use kind::Kind;
+pub use lock::{Released, SessionLock, Standing, VerifyError};
+pub use marker::{ReleaseRequest, ReleaseWatch, request_release};
+pub use probe::SystemProbe;
+pub use takeover::{RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven, takeover};
+pub use wait::{Freed, WaitError, wait_free};
+pub use watch::{PidWatch, watch};

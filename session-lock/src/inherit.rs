@@ -1,0 +1,79 @@
+//! Who has the guard without being its holder: children that inherited the descriptor.
+
+use crate::files::FileId;
+
+/// A process that has the lock through an inherited descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inheritor {
+    pub(crate) pid: u32,
+    /// Whether the descriptor survives the start of another program. If not, the process is a copy of the holder:
+    /// either a child between its fork and its exec, or one that never calls exec.
+    pub(crate) lent: bool,
+}
+
+/// Returns the processes other than this one that have `guard` open and locked, as far as `/proc` shows them.
+#[cfg(target_os = "linux")]
+pub(crate) fn inheritors(guard: FileId) -> Vec<Inheritor> {
+    let own = std::process::id();
+    let pids = names("/proc").filter_map(|name| name.parse::<u32>().ok());
+    let mut found: Vec<_> = pids
+        .filter(|pid| *pid != own)
+        .filter_map(|pid| inheritor(pid, guard))
+        .collect();
+    found.sort_by_key(|inheritor| inheritor.pid);
+    found
+}
+
+#[cfg(target_os = "linux")]
+fn inheritor(pid: u32, guard: FileId) -> Option<Inheritor> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found: Option<Inheritor> = None;
+    for fd in names(&format!("/proc/{pid}/fd")) {
+        // The link's text is cheaper than the file's identity, and almost never ends like this.
+        let link = format!("/proc/{pid}/fd/{fd}");
+        let Ok(target) = std::fs::read_link(&link) else {
+            continue;
+        };
+        if !target.to_string_lossy().contains(".handler.guard") {
+            continue;
+        }
+        let same = std::fs::metadata(&link)
+            .is_ok_and(|it| it.dev() == guard.device && it.ino() == guard.inode);
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        // Somebody who is only trying has the file open too; the lock shows on the holder's open file alone.
+        if same
+            && info
+                .lines()
+                .any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
+        {
+            let lent = !closes_on_exec(&info);
+            found = Some(Inheritor {
+                pid,
+                lent: lent || found.is_some_and(|found| found.lent),
+            });
+        }
+    }
+    found
+}
+
+/// Returns whether the text of an `fdinfo` file says that the descriptor is closed when another program starts.
+#[cfg(target_os = "linux")]
+fn closes_on_exec(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags
+        .and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok())
+        .unwrap_or(0);
+    flags & nix::libc::O_CLOEXEC != 0
+}
+
+#[cfg(target_os = "linux")]
+fn names(dir: &str) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// Returns nobody: this system does not show who has a file open.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn inheritors(_guard: FileId) -> Vec<Inheritor> {
+    Vec::new()
+}

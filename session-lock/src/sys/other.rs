@@ -1,0 +1,58 @@
+//! Other Unix systems: no process descriptors, no start times, no exchange of names.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::judge::ProcessFacts;
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn boot_id() -> Option<&'static str> {
+    None
+}
+
+pub(crate) fn pid_namespace() -> Option<u64> {
+    None
+}
+
+pub(crate) fn start_ticks(_pid: u32) -> Option<u64> {
+    None
+}
+
+pub(crate) fn open_process(_pid: u32) -> io::Result<OwnedFd> {
+    unsupported()
+}
+
+pub(crate) fn signal_process(
+    _process: BorrowedFd<'_>,
+    _signal: nix::sys::signal::Signal,
+) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn look_up(pid: u32) -> ProcessFacts {
+    match super::answers_to_kill(pid) {
+        None => ProcessFacts::Unknown,
+        Some(false) => ProcessFacts::Absent,
+        Some(true) => ProcessFacts::Running { start_ticks: None },
+    }
+}
+
+pub(crate) fn exchange(_dir: BorrowedFd<'_>, _one: &CStr, _other: &CStr) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn create_unnamed(
+    _dir: BorrowedFd<'_>,
+    _mode: nix::sys::stat::Mode,
+) -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn link_unnamed(_file: &File, _dir: BorrowedFd<'_>, _name: &CStr) -> io::Result<()> {
+    unsupported()
+}
