@@ -1,0 +1,35 @@
+//! The one place where the monotonic clock is read.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::Moment;
+
+/// Returns the present moment on `CLOCK_MONOTONIC`, which does not advance while
+/// the computer is suspended and is not touched by corrections of the wall clock.
+///
+/// # Panics
+///
+/// Never on Linux, where this clock cannot fail.
+#[must_use]
+pub fn now() -> Moment {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("because the clock always exists");
+    #[expect(
+        clippy::useless_conversion,
+        reason = "the fields are 32 bits wide on some platforms"
+    )]
+    let nanos = i64::from(time.tv_sec()).saturating_mul(1_000_000_000) + i64::from(time.tv_nsec());
+    Moment::from_nanos(nanos)
+}
+
+/// Returns the moment at which a process started whose start time is `ticks` clock
+/// ticks since boot. The kernel counts those on the clock that goes on while the
+/// computer is suspended, so that the distance to the present is what is kept.
+pub(crate) fn moment_of_ticks(ticks: u64) -> Moment {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("because the clock always exists");
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let started = Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / per_second));
+    let age = Duration::from(boot).saturating_sub(started);
+    now().before(age)
+}

@@ -1,0 +1,412 @@
+//! From "stop" to "nobody is left".
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::UnitId;
+use super::core::{Core, REAPED_WITHIN, Watched, reply};
+use super::handle::Down;
+use super::host::{Cooperation, Ended, Host};
+use super::unit::Stage;
+use crate::tree::{self, Next, Sweep, Table};
+use crate::{Event, Generation, clock, sys};
+
+/// Steps of the ladder that come before its signals.
+const COOPERATIVE_STEPS: usize = 2;
+/// A pass that waits for deaths looks again after this long in any case.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A leader that SIGKILL does not end is stuck in the kernel; it is looked at so
+/// often until it is gone.
+const STUCK_PACE: Duration = Duration::from_secs(1);
+
+impl<H: Host> Core<H> {
+    /// The machine wants this process to be gone.
+    pub(super) fn terminate(&mut self, unit: UnitId, generation: Generation) {
+        let ladder = self.host.ladder(unit);
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        if run.generation != generation || run.stage != Stage::Up {
+            return;
+        }
+        run.stop_asked = true;
+        run.ladder = Some(ladder);
+        run.stage = Stage::Observing;
+        run.sweep = Some(Sweep::new(run.target()));
+        self.passes.insert(unit);
+    }
+
+    /// The machine wants this process to be gone at once.
+    pub(super) fn kill(&mut self, unit: UnitId, generation: Generation) {
+        let ladder = self.host.ladder(unit);
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        if run.generation != generation {
+            return;
+        }
+        run.stop_asked = true;
+        run.ladder.get_or_insert(ladder);
+        match run.stage {
+            Stage::Up | Stage::Observing | Stage::Asked(_) => self.begin_sweep(unit),
+            Stage::Sweeping | Stage::AwaitingStatus => {}
+        }
+    }
+
+    /// A descriptor of the process itself became readable: it has ended.
+    pub(super) fn process_ready(&mut self, unit: UnitId, generation: Generation) {
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        if run.generation != generation {
+            return;
+        }
+        if run.stage == Stage::AwaitingStatus {
+            return;
+        }
+        if run.gone_at.is_none() {
+            run.gone_at = Some(clock::now());
+        }
+        // The descriptor stays readable from now on and has nothing more to say.
+        if let Some(token) = run.token.take()
+            && let Some(descriptor) = run.descriptor.take()
+        {
+            self.unregister(token, &descriptor);
+            self.keep_descriptor(unit, descriptor);
+        }
+        self.feed(unit, Event::LeaderExited { generation });
+        self.begin_sweep(unit);
+    }
+
+    fn keep_descriptor(&mut self, unit: UnitId, descriptor: std::os::fd::OwnedFd) {
+        if let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        {
+            run.descriptor = Some(descriptor);
+        }
+    }
+
+    fn begin_sweep(&mut self, unit: UnitId) {
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        if run.sweep.is_none() {
+            run.sweep = Some(Sweep::new(run.target()));
+        }
+        if run.child.is_none()
+            && run.gone_at.is_some()
+            && let Some(sweep) = &mut run.sweep
+        {
+            sweep.unpin();
+        }
+        run.stage = Stage::Sweeping;
+        self.set_run_timer(unit, None);
+        self.passes.insert(unit);
+    }
+
+    /// Something that was killed is gone.
+    pub(super) fn death(&mut self, unit: UnitId, generation: Generation, token: u64) {
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        if run.generation != generation {
+            return;
+        }
+        let descriptor = run.dying.remove(&token);
+        let last = run.dying.is_empty() && run.stage == Stage::Sweeping;
+        if let Some(descriptor) = descriptor {
+            self.unregister(token, &descriptor);
+        }
+        if last {
+            self.set_run_timer(unit, None);
+            self.passes.insert(unit);
+        }
+    }
+
+    pub(super) fn run_timer(&mut self, unit: UnitId) {
+        let Some(run) = self.units.get(&unit).and_then(|entry| entry.run.as_ref()) else {
+            return;
+        };
+        match run.stage {
+            Stage::Asked(step) => self.climb(unit, step + 1),
+            Stage::Sweeping => {
+                self.passes.insert(unit);
+            }
+            Stage::AwaitingStatus => self.settle_status(unit),
+            Stage::Up | Stage::Observing => {}
+        }
+    }
+
+    /// Takes the step of the ladder with this number, or the first one after it
+    /// that exists.
+    fn climb(&mut self, unit: UnitId, from: usize) {
+        let mut step = from;
+        loop {
+            let Some(run) = self
+                .units
+                .get_mut(&unit)
+                .and_then(|entry| entry.run.as_mut())
+            else {
+                return;
+            };
+            let Some(ladder) = run.ladder.clone() else {
+                return;
+            };
+            let grace = match step {
+                0 => self
+                    .host
+                    .cooperate(unit, Cooperation::Release)
+                    .then_some(ladder.release_grace),
+                1 => self
+                    .host
+                    .cooperate(unit, Cooperation::CloseStdin)
+                    .then_some(ladder.stdin_grace),
+                _ => {
+                    let Some(rung) = ladder.signals.get(step - COOPERATIVE_STEPS) else {
+                        self.begin_sweep(unit);
+                        return;
+                    };
+                    // Liveness decides, not whether some signal was sent before.
+                    if let Some(descriptor) = &run.descriptor
+                        && let Some(signal) = Signal::from_named_raw(rung.signal)
+                        && let Err(error) = pidfd_send_signal(descriptor, signal)
+                    {
+                        log::debug!("failed to signal pid {}: {error}", run.pid);
+                    }
+                    Some(rung.grace)
+                }
+            };
+            let grace = grace.filter(|grace| !grace.is_zero());
+            if let Some(grace) = grace {
+                if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
+                    run.stage = Stage::Asked(step);
+                }
+                self.set_run_timer(unit, Some(clock::now() + grace));
+                return;
+            }
+            step += 1;
+        }
+    }
+
+    /// Looks at all processes once, for all units whose turn it is.
+    pub(super) fn make_passes(&mut self) {
+        if self.passes.is_empty() {
+            return;
+        }
+        let due = std::mem::take(&mut self.passes);
+        let sweeps: Vec<&Sweep> = due
+            .iter()
+            .filter_map(|unit| self.units.get(unit)?.run.as_ref()?.sweep.as_ref())
+            .collect();
+        let names: Vec<String> = sweeps
+            .iter()
+            .filter_map(|sweep| {
+                sweep
+                    .target()
+                    .marker
+                    .as_ref()
+                    .map(|marker| marker.name.clone())
+            })
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let floor = sweeps
+            .iter()
+            .map(|sweep| sweep.target().floor)
+            .min()
+            .unwrap_or(0);
+        let table = match Table::read(&names, floor) {
+            Ok(table) => table,
+            Err(error) => {
+                log::warn!("failed to list the processes, trying again: {error}");
+                let again = clock::now() + LOOK_AGAIN;
+                for unit in due {
+                    self.set_run_timer(unit, Some(again));
+                }
+                return;
+            }
+        };
+        for unit in due {
+            self.pass(unit, &table);
+        }
+    }
+
+    fn pass(&mut self, unit: UnitId, table: &Table) {
+        let host = &mut self.host;
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        let Some(sweep) = &mut run.sweep else { return };
+        let generation = run.generation;
+        if run.stage == Stage::Observing {
+            sweep.observe(table, &mut |pid| host.is_exempt(pid));
+            self.climb(unit, 0);
+            return;
+        }
+        let now = clock::now();
+        let final_grace = run
+            .ladder
+            .get_or_insert_with(|| host.ladder(unit))
+            .final_grace;
+        let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
+        let (orders, next) = sweep.pass(table, &mut |pid| host.is_exempt(pid));
+        if next == Next::Done || now >= give_up_at {
+            run.report = sweep.report(table);
+            let leader_gone = run.gone_at.is_some();
+            if leader_gone {
+                self.settle_status(unit);
+            } else {
+                self.report_stuck(unit);
+            }
+            return;
+        }
+        for order in &orders {
+            if let Some(descriptor) = tree::execute(order) {
+                match self.register(unit, Watched::Dying(generation), &descriptor) {
+                    Ok(token) => {
+                        if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
+                            run.dying.insert(token, descriptor);
+                        }
+                    }
+                    Err(error) => log::debug!("failed to watch a dying process: {error}"),
+                }
+            }
+        }
+        match next {
+            Next::Again => {
+                self.passes.insert(unit);
+            }
+            Next::AfterDeaths => self.set_run_timer(unit, Some(now + LOOK_AGAIN)),
+            Next::Done => {}
+        }
+    }
+
+    /// The process itself survived SIGKILL. Whoever waits is told so; the unit is
+    /// not down, and it is looked at until it is.
+    fn report_stuck(&mut self, unit: UnitId) {
+        let Some(entry) = self.units.get_mut(&unit) else {
+            return;
+        };
+        let Some(run) = &mut entry.run else { return };
+        let down = Down {
+            status: None,
+            was_running: true,
+            report: run.report.clone(),
+        };
+        for waiting in entry.waiting.drain(..) {
+            reply(&waiting, down.clone());
+        }
+        log::warn!("pid {} of unit {unit} does not end", run.pid);
+        self.set_run_timer(unit, Some(clock::now() + STUCK_PACE));
+    }
+
+    /// Everybody is gone; what remains is to know how the process itself ended.
+    fn settle_status(&mut self, unit: UnitId) {
+        let host = &mut self.host;
+        let Some(run) = self
+            .units
+            .get_mut(&unit)
+            .and_then(|entry| entry.run.as_mut())
+        else {
+            return;
+        };
+        run.stage = Stage::AwaitingStatus;
+        let now = clock::now();
+        if let Some(child) = &mut run.child {
+            match child.try_wait() {
+                Ok(status) => run.status = status,
+                // Somebody else in this program waits for strangers' children.
+                Err(error) => log::warn!("the status of pid {} is lost: {error}", run.pid),
+            }
+            self.finish(unit);
+            return;
+        }
+        let known = run
+            .descriptor
+            .as_ref()
+            .and_then(|descriptor| sys::exit_status(std::os::fd::AsFd::as_fd(descriptor)))
+            .map(ExitStatus::from_raw)
+            .or_else(|| host.lost_status(unit, run.pid, run.start_ticks));
+        let gone_at = run.gone_at.unwrap_or(now);
+        let waited = now.since(gone_at);
+        if known.is_some() || run.descriptor.is_none() || waited >= REAPED_WITHIN {
+            run.status = known;
+            self.finish(unit);
+            return;
+        }
+        // The kernel tells once the process was reaped by whoever inherited it.
+        run.asked += 1;
+        let pause = Duration::from_millis(2_u64 << run.asked.min(6));
+        self.set_run_timer(unit, Some(now + pause));
+    }
+
+    fn finish(&mut self, unit: UnitId) {
+        self.set_run_timer(unit, None);
+        let Some(entry) = self.units.get_mut(&unit) else {
+            return;
+        };
+        let Some(mut run) = entry.run.take() else {
+            return;
+        };
+        let waiting = std::mem::take(&mut entry.waiting);
+        for (token, descriptor) in std::mem::take(&mut run.dying) {
+            self.unregister(token, &descriptor);
+        }
+        let ended = Ended {
+            pid: run.pid,
+            start_ticks: run.start_ticks,
+            generation: run.generation,
+            status: run.status,
+            ran_for: run.gone_at.unwrap_or(run.since).since(run.since),
+            stop_asked: run.stop_asked,
+            adopted: run.child.is_none(),
+            leftovers: run.report.clone(),
+        };
+        let disposition = self.host.judge(unit, &ended);
+        self.book_closing(&run.report);
+        self.feed(
+            unit,
+            Event::Exited {
+                generation: run.generation,
+                disposition,
+            },
+        );
+        let down = Down {
+            status: run.status,
+            was_running: true,
+            report: run.report,
+        };
+        for waiting in &waiting {
+            reply(waiting, down.clone());
+        }
+        self.forget_if_removing(unit);
+    }
+}

@@ -1,0 +1,88 @@
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+
+use crossbeam_channel::Sender;
+
+use super::handle::Down;
+use super::host::Ladder;
+use crate::tree::{Marker, Sweep, Target};
+use crate::{Generation, Machine, Moment};
+
+/// One unit. Without a process it is its machine and little more.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) machine: Machine,
+    pub(super) run: Option<Box<Run>>,
+    pub(super) watch: Option<Watch>,
+    /// The machine's deadline as it stands in the timers.
+    pub(super) deadline: Option<Moment>,
+    /// Who waits for it to be down.
+    pub(super) waiting: Vec<Sender<Down>>,
+    pub(super) removing: bool,
+}
+
+/// The process that holds the unit's place.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) token: u64,
+    pub(super) descriptor: OwnedFd,
+}
+
+/// One process of a unit, until it and all that it left behind are gone.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) pid: u32,
+    pub(super) start_ticks: u64,
+    pub(super) generation: Generation,
+    /// `None` for an adopted process, which somebody else reaps.
+    pub(super) child: Option<Child>,
+    /// `None` for an adopted process that was gone already.
+    pub(super) descriptor: Option<OwnedFd>,
+    pub(super) token: Option<u64>,
+    pub(super) since: Moment,
+    pub(super) gone_at: Option<Moment>,
+    pub(super) stop_asked: bool,
+    pub(super) stage: Stage,
+    pub(super) ladder: Option<Ladder>,
+    pub(super) marker: Option<Marker>,
+    pub(super) sweep: Option<Sweep>,
+    /// Descriptors of what was killed and is not gone yet, by their tokens.
+    pub(super) dying: HashMap<u64, OwnedFd>,
+    /// When the stage's timer is due, as it stands in the timers.
+    pub(super) timer: Option<Moment>,
+    /// When those that are still there are called survivors.
+    pub(super) give_up_at: Option<Moment>,
+    /// How often the status of an adopted process was asked for.
+    pub(super) asked: u32,
+    pub(super) report: crate::tree::Report,
+    pub(super) status: Option<ExitStatus>,
+}
+
+/// How far the end of a process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It runs.
+    Up,
+    /// A stop begins: what is below it is looked at before it is asked to leave.
+    Observing,
+    /// It has been asked to leave by this step of the ladder.
+    Asked(usize),
+    /// What is left is being ended.
+    Sweeping,
+    /// All are gone; the status of an adopted process is not known yet.
+    AwaitingStatus,
+}
+
+impl Run {
+    pub(super) fn target(&self) -> Target {
+        Target {
+            leader: Some((self.pid, self.start_ticks)),
+            // A child stays a zombie until the sweep is done, so that nobody else
+            // can get its pid, nor a group of that name.
+            pinned: self.child.is_some() || self.gone_at.is_none(),
+            floor: self.start_ticks,
+            marker: self.marker.clone(),
+        }
+    }
+}

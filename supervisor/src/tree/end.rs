@@ -1,0 +1,151 @@
+//! Ending a tree from a thread that may wait.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::table::read_entry;
+use super::{Marker, Next, Order, OrderKind, Report, Sweep, Table, Target};
+use crate::clock;
+
+/// Ends `leader`, everything below it and everything that carries `marker`: frozen
+/// first, leaves before parents, until two passes over all processes find nobody.
+/// If `leader` is the calling process, it is spared.
+///
+/// `leader` names a process by pid and start time (see [`start_ticks`](super::start_ticks));
+/// it may have ended already. `is_exempt` is asked about each process that is
+/// found; an exempt process and everything below it stays. Gives up after `within`
+/// and names the survivors in the report. Blocks; the wait is for deaths, not for
+/// time to pass.
+///
+/// # Errors
+///
+/// Returns an error if `/proc` cannot be read.
+pub fn end(
+    leader: Option<(u32, u64)>,
+    marker: Option<&Marker>,
+    within: Duration,
+    is_exempt: &mut dyn FnMut(u32) -> bool,
+) -> Result<Report, EndError> {
+    let leader = leader.filter(|(pid, _)| *pid > 1);
+    let floor = leader.map_or(0, |(_, start)| start);
+    let own = leader.is_some_and(|(pid, _)| pid == std::process::id());
+    // The calling process goes on, so that it is no victim, only a parent.
+    let target = Target {
+        leader,
+        pinned: false,
+        floor,
+        marker: marker.cloned(),
+    };
+    let mut sweep = Sweep::new(target);
+    let until = clock::now() + within;
+    let names: Vec<&str> = marker.iter().map(|marker| marker.name.as_str()).collect();
+    loop {
+        let mut table = Table::read(&names, floor).map_err(|source| EndError { source })?;
+        if own {
+            table.hide(std::process::id());
+        }
+        let (orders, next) = sweep.pass(&table, is_exempt);
+        let dying: Vec<OwnedFd> = orders.iter().filter_map(execute).collect();
+        let now = clock::now();
+        if next == Next::Done || now >= until {
+            return Ok(sweep.report(&table));
+        }
+        if next == Next::AfterDeaths {
+            wait_for_deaths(dying, until.min(now + LONGEST_WAIT));
+        }
+    }
+}
+
+/// A process may be killed and stay for a while (in the kernel, or until somebody
+/// thaws it); looking again from time to time notices what changed meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Sends what was ordered and returns a descriptor that tells of the death.
+///
+/// The descriptor is opened first and the identity read after that: if they
+/// match, the descriptor is of the process that was meant, whatever becomes of
+/// the pid.
+pub(crate) fn execute(order: &Order) -> Option<OwnedFd> {
+    let signal = match order.kind {
+        OrderKind::Freeze => Signal::STOP,
+        OrderKind::Kill => Signal::KILL,
+    };
+    let descriptor = open_verified(order.process.pid, order.process.start)?;
+    match pidfd_send_signal(&descriptor, signal) {
+        Ok(()) => (order.kind == OrderKind::Kill).then_some(descriptor),
+        Err(error) => {
+            log::debug!("failed to signal pid {}: {error}", order.process.pid);
+            None
+        }
+    }
+}
+
+/// Opens the process with this pid if it still is the one that started then.
+pub(crate) fn open_verified(pid: u32, start: u64) -> Option<OwnedFd> {
+    if pid <= 1 {
+        return None;
+    }
+    let descriptor = open(pid).ok()?;
+    let entry = read_entry(pid, &mut Vec::new())?;
+    (entry.start == start).then_some(descriptor)
+}
+
+pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = raw.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)
+}
+
+/// Returns when all of these have ended, or at `until`.
+fn wait_for_deaths(mut descriptors: Vec<OwnedFd>, until: crate::Moment) {
+    loop {
+        let left = until.since(clock::now());
+        if left.is_zero() {
+            return;
+        }
+        let mut watched: Vec<PollFd<'_>> = descriptors
+            .iter()
+            .map(|fd| PollFd::new(fd, PollFlags::IN))
+            .collect();
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        // An interrupted wait is a short one.
+        if let Err(error) = poll(&mut watched, Some(&timeout)) {
+            log::debug!("failed to wait for a death: {error}");
+            return;
+        }
+        let ended: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ended = ended.into_iter();
+        descriptors.retain(|_| !ended.next().unwrap_or(true));
+        if descriptors.is_empty() {
+            return;
+        }
+    }
+}
+
+/// A tree could not be ended because the processes could not be listed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EndError {
+    source: io::Error,
+}
+
+impl fmt::Display for EndError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed to list the processes in `/proc`")
+    }
+}
+
+impl Error for EndError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}

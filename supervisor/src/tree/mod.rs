@@ -1,0 +1,91 @@
+//! Processes below a process: finding them, and ending them with proof.
+//!
+//! A signal to a process group does not reach a tool that made a session of its
+//! own, and a parent that died no longer leads to its children. So three kinds of
+//! evidence are put together: the parent pids below a leader that lives, the
+//! group and session that a dead leader still pins, and an environment marker
+//! that every descendant inherited. A process is signalled only through a
+//! descriptor that was opened before its identity was read again.
+
+mod end;
+mod sweep;
+mod table;
+
+use std::io;
+
+pub use end::{EndError, end};
+pub(crate) use end::{execute, open, open_verified};
+pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
+pub(crate) use table::Table;
+pub use table::start_ticks;
+
+/// A process, named well enough not to be mistaken for a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+    /// Its command name, at most 15 bytes.
+    pub name: String,
+}
+
+/// An environment variable that everything below a unit inherits: its carriers
+/// are that unit's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Marker {
+    /// The name of the variable.
+    pub name: String,
+    /// What its value starts with.
+    pub prefix: String,
+}
+
+/// What came of ending a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Descendants that were ended by a signal of ours.
+    pub ended: Vec<Process>,
+    /// Descendants that are still there.
+    pub survivors: Vec<Process>,
+    /// Processes of our own user, young enough to be descendants, whose
+    /// environment could not be read.
+    pub unreadable: u32,
+}
+
+impl Report {
+    /// Returns true if something may have been overlooked, because the evidence
+    /// of an environment could not be had.
+    #[must_use]
+    pub fn best_effort(&self) -> bool {
+        self.unreadable > 0
+    }
+}
+
+/// Returns every process below `pid` by parent pids, without `pid` itself.
+///
+/// # Errors
+///
+/// Returns an error if `/proc` cannot be read.
+pub fn descendants(pid: u32) -> io::Result<Vec<Process>> {
+    let table = Table::read(&[], 0)?;
+    Ok(table
+        .below(pid)
+        .into_iter()
+        .map(table::Entry::process)
+        .collect())
+}
+
+/// Returns every process that carries `marker`, and how many of our own user's
+/// could not be read.
+///
+/// # Errors
+///
+/// Returns an error if `/proc` cannot be read.
+pub fn carriers(marker: &Marker) -> io::Result<(Vec<Process>, u32)> {
+    let table = Table::read(&[&marker.name], 0)?;
+    let carriers = table.carriers(marker).filter_map(|pid| table.get(pid));
+    Ok((
+        carriers.map(table::Entry::process).collect(),
+        table.unreadable(),
+    ))
+}

@@ -1,0 +1,311 @@
+//! One pass over `/proc`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::{Marker, Process};
+
+/// What the rules need to know about one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) session: u32,
+    pub(crate) start: u64,
+    pub(crate) alive: bool,
+    pub(crate) name: String,
+    /// The environment variables that were asked for, as `NAME=VALUE`.
+    pub(crate) carried: Vec<String>,
+    pub(crate) unreadable: bool,
+}
+
+impl Entry {
+    pub(crate) fn process(&self) -> Process {
+        Process {
+            pid: self.pid,
+            start: self.start,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// All processes at one moment, as far as one pass can see a moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    entries: HashMap<u32, Entry>,
+    children: HashMap<u32, Vec<u32>>,
+    groups: HashMap<u32, Vec<u32>>,
+    sessions: HashMap<u32, Vec<u32>>,
+    /// By `NAME=VALUE`, so that one pass answers for any number of markers.
+    carriers: BTreeMap<String, Vec<u32>>,
+    /// This process and what it descends from.
+    untouchable: HashSet<u32>,
+}
+
+impl Table {
+    /// Reads all processes, and of those that started at `floor` or later the
+    /// environment variables with these names.
+    pub(crate) fn read(names: &[&str], floor: u64) -> io::Result<Self> {
+        let names: BTreeSet<&str> = names.iter().copied().collect();
+        let own = fs::metadata("/proc/self")
+            .map(|meta| owner(&meta))
+            .unwrap_or_default();
+        let mut buffer = Vec::new();
+        let mut entries = Vec::new();
+        for item in fs::read_dir("/proc")? {
+            let item = item?;
+            let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // A process that ends between the listing and the look is no loss:
+            // it is no longer there to be ended.
+            let Some(mut entry) = read_entry(pid, &mut buffer) else {
+                continue;
+            };
+            if !names.is_empty() && entry.alive && entry.start >= floor {
+                match read_into(
+                    &Path::new("/proc").join(pid.to_string()).join("environ"),
+                    &mut buffer,
+                ) {
+                    Ok(()) => entry.carried = carried(&buffer, &names),
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        entry.unreadable = real_user(pid, &mut buffer) == Some(own);
+                    }
+                    Err(_) => {}
+                }
+            }
+            entries.push(entry);
+        }
+        Ok(Self::from_entries(entries))
+    }
+
+    pub(crate) fn from_entries(list: impl IntoIterator<Item = Entry>) -> Self {
+        let mut table = Self::default();
+        for entry in list {
+            let pid = entry.pid;
+            table.children.entry(entry.parent).or_default().push(pid);
+            table.groups.entry(entry.group).or_default().push(pid);
+            table.sessions.entry(entry.session).or_default().push(pid);
+            for variable in &entry.carried {
+                table
+                    .carriers
+                    .entry(variable.clone())
+                    .or_default()
+                    .push(pid);
+            }
+            table.entries.insert(pid, entry);
+        }
+        table.untouchable = table.upward(std::process::id()).into_iter().collect();
+        table
+    }
+
+    pub(crate) fn get(&self, pid: u32) -> Option<&Entry> {
+        self.entries.get(&pid)
+    }
+
+    /// Shows `pid` as no longer alive, for a caller that ends what is below itself.
+    pub(crate) fn hide(&mut self, pid: u32) {
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.alive = false;
+        }
+    }
+
+    /// Returns what claims to be of the group or session that `pid` leads.
+    pub(crate) fn members_of(&self, pid: u32) -> impl Iterator<Item = u32> {
+        let groups = self.groups.get(&pid).into_iter().flatten();
+        groups
+            .chain(self.sessions.get(&pid).into_iter().flatten())
+            .copied()
+    }
+
+    pub(crate) fn is_untouchable(&self, pid: u32) -> bool {
+        pid <= 1 || self.untouchable.contains(&pid)
+    }
+
+    pub(crate) fn children_of(&self, pid: u32) -> &[u32] {
+        self.children.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn carriers(&self, marker: &Marker) -> impl Iterator<Item = u32> {
+        let from = format!("{}={}", marker.name, marker.prefix);
+        self.carriers
+            .range(from.clone()..)
+            .take_while(move |(variable, _)| variable.starts_with(&from))
+            .flat_map(|(_, pids)| pids.iter().copied())
+    }
+
+    pub(crate) fn unreadable(&self) -> u32 {
+        let count = self
+            .entries
+            .values()
+            .filter(|entry| entry.unreadable)
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the processes below `pid`, nearest first.
+    pub(crate) fn below(&self, pid: u32) -> Vec<&Entry> {
+        let mut found: Vec<&Entry> = Vec::new();
+        let mut queue = vec![pid];
+        // A table that was read while pids were reused can hold a circle; each
+        // pid is followed once.
+        let mut seen = HashSet::from([pid]);
+        while let Some(parent) = queue.pop() {
+            for child in self.children_of(parent) {
+                if seen.insert(*child) {
+                    queue.push(*child);
+                    found.extend(self.get(*child));
+                }
+            }
+        }
+        found
+    }
+
+    /// Returns the pids from `pid` up to the first process.
+    pub(crate) fn upward(&self, pid: u32) -> Vec<u32> {
+        let mut line = vec![pid];
+        let mut at = pid;
+        while let Some(entry) = self.get(at) {
+            at = entry.parent;
+            if at == 0 || line.contains(&at) {
+                break;
+            }
+            line.push(at);
+        }
+        line
+    }
+}
+
+/// Returns when `pid` started, in clock ticks since boot: field 22 of
+/// `/proc/<pid>/stat`, see proc(5). `None` if there is no such process.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    read_entry(pid, &mut Vec::new()).map(|entry| entry.start)
+}
+
+pub(crate) fn read_entry(pid: u32, buffer: &mut Vec<u8>) -> Option<Entry> {
+    read_into(
+        &Path::new("/proc").join(pid.to_string()).join("stat"),
+        buffer,
+    )
+    .ok()?;
+    parse_stat(pid, buffer)
+}
+
+/// The command name stands in parentheses and may hold any byte, so the fields
+/// are counted from the last closing one.
+fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
+    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let state = *fields.first()?;
+    let threads: u64 = fields.get(17)?.parse().ok()?;
+    Some(Entry {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        start: fields.get(19)?.parse().ok()?,
+        // A first thread that has ended shows as a zombie while the others work on.
+        alive: !matches!(state, "Z" | "X" | "x") || threads > 1,
+        name,
+        carried: Vec::new(),
+        unreadable: false,
+    })
+}
+
+fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
+    let variables = environment.split(|byte| *byte == 0);
+    let wanted = variables.filter(|variable| {
+        let name = variable
+            .split(|byte| *byte == b'=')
+            .next()
+            .unwrap_or_default();
+        std::str::from_utf8(name).is_ok_and(|name| names.contains(name))
+    });
+    wanted
+        .map(|variable| String::from_utf8_lossy(variable).into_owned())
+        .collect()
+}
+
+fn read_into(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    fs::File::open(path)?.read_to_end(buffer)?;
+    Ok(())
+}
+
+fn owner(meta: &fs::Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    meta.uid()
+}
+
+/// The directory of a process that may not be looked into belongs to root, so its
+/// user has to be taken from `status`.
+fn real_user(pid: u32, buffer: &mut Vec<u8>) -> Option<u32> {
+    read_into(
+        &Path::new("/proc").join(pid.to_string()).join("status"),
+        buffer,
+    )
+    .ok()?;
+    let text = String::from_utf8_lossy(buffer);
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let line = b"77 (a) b (c) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
+        let entry = parse_stat(77, line).unwrap();
+        assert_eq!((entry.parent, entry.group, entry.session), (1, 70, 60));
+        assert_eq!((entry.start, entry.alive), (4242, true));
+        assert_eq!(entry.name, "a) b (c");
+    }
+
+    #[test]
+    fn a_zombie_with_working_threads_is_alive() {
+        let dead = b"77 (x) Z 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
+        let half = b"77 (x) Z 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 4242 9 9\n";
+        assert!(!parse_stat(77, dead).unwrap().alive);
+        assert!(parse_stat(77, half).unwrap().alive);
+    }
+
+    #[test]
+    fn cut_off_lines_are_no_process_and_no_panic() {
+        let line = b"77 (x) Z 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242";
+        for length in 0..line.len() - 4 {
+            assert_eq!(parse_stat(77, &line[..length]), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_marker_is_the_start_of_a_value_of_exactly_its_variable() {
+        let names = BTreeSet::from(["WG_X"]);
+        let entry = |pid, environment: &[u8]| Entry {
+            carried: carried(environment, &names),
+            ..parse_stat(pid, b"7 (x) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 42 9 9").unwrap()
+        };
+        let table = Table::from_entries([
+            entry(71, b"A=1\0WG_X=abc/7\0"),
+            entry(72, b"A=WG_X=abc/7\0"),
+            entry(73, b"WG_X=abd/7\0"),
+            entry(74, b"WG_XY=abc/7\0"),
+            entry(75, b"WG_X=abc/8\0"),
+        ]);
+        let marker = Marker {
+            name: "WG_X".into(),
+            prefix: "abc/".into(),
+        };
+        let mut found: Vec<u32> = table.carriers(&marker).collect();
+        found.sort_unstable();
+        assert_eq!(found, [71, 75]);
+    }
+}

@@ -1,0 +1,234 @@
+//! A host for tests: shell commands, and everything that happens on a channel.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
+use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use supervisor::tree::Marker;
+use supervisor::{
+    Completion, Disposition, Driver, Ended, Generation, Handle, Holder, Host, Ladder, Machine,
+    Notice, Policy, Prepared, Rung, Shutdown, StartReason, UnitId, ValidPolicy, clock,
+};
+
+/// Longer than anything takes; a test that waits this long has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const UNIT: UnitId = UnitId(1);
+pub(crate) const MARKER: &str = "SUPERVISOR_TEST_UNIT";
+
+/// What the host answers for a unit.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Run(Vec<String>),
+    HeldBy(Holder),
+    NotNeeded,
+    Refuse,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Seen {
+    Asked(UnitId, StartReason),
+    Spawned(UnitId, Generation, u32),
+    Ended(UnitId, Ended),
+    Notice(UnitId, Notice),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) by_unit: HashMap<UnitId, Answer>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) unmarked: bool,
+}
+
+struct TestHost {
+    answers: Arc<Mutex<Answers>>,
+    seen: Sender<Seen>,
+    marker: String,
+}
+
+impl Host for TestHost {
+    fn prepare(&mut self, unit: UnitId, _: Generation, reason: StartReason) -> Prepared {
+        self.tell(Seen::Asked(unit, reason));
+        let answers = self.answers.lock().unwrap();
+        match answers.by_unit.get(&unit) {
+            Some(Answer::Run(argv)) => {
+                let mut command = Command::new(&argv[0]);
+                command.args(&argv[1..]).stdin(Stdio::null());
+                command.env(MARKER, format!("{}/{unit}/x", self.marker));
+                Prepared::Go(Box::new(command))
+            }
+            Some(Answer::HeldBy(holder)) => Prepared::Held {
+                holder: holder.clone(),
+                watchable: true,
+            },
+            Some(Answer::Refuse) => Prepared::Refused {
+                reason: "not here".into(),
+            },
+            Some(Answer::NotNeeded) | None => Prepared::NotNeeded,
+        }
+    }
+
+    fn judge(&mut self, unit: UnitId, ended: &Ended) -> Disposition {
+        self.tell(Seen::Ended(unit, ended.clone()));
+        match ended.status {
+            _ if ended.stop_asked => Disposition::Requested,
+            Some(status) if status.success() => Disposition::Clean,
+            Some(status) if status.code() == Some(3) => Disposition::Finished,
+            Some(status) if status.code() == Some(91) => Disposition::IdleLeft,
+            Some(status) => Disposition::Crash {
+                reason: format!("code {:?} signal {:?}", status.code(), status.signal()),
+            },
+            None => Disposition::Crash {
+                reason: "lost".into(),
+            },
+        }
+    }
+
+    fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, _: u64) {
+        self.tell(Seen::Spawned(unit, generation, pid));
+    }
+
+    fn notice(&mut self, unit: UnitId, notice: &Notice) {
+        self.tell(Seen::Notice(unit, notice.clone()));
+    }
+
+    fn marker(&mut self, unit: UnitId) -> Option<Marker> {
+        if self.answers.lock().unwrap().unmarked {
+            return None;
+        }
+        Some(Marker {
+            name: MARKER.into(),
+            prefix: format!("{}/{unit}/", self.marker),
+        })
+    }
+
+    fn ladder(&mut self, _: UnitId) -> Ladder {
+        let grace = self.answers.lock().unwrap().grace.unwrap_or(LONG);
+        Ladder {
+            signals: vec![Rung { signal: 15, grace }],
+            ..Ladder::standard()
+        }
+    }
+}
+
+impl TestHost {
+    fn tell(&self, seen: Seen) {
+        // The test may have ended already.
+        drop(self.seen.send(seen));
+    }
+}
+
+/// A driver that is killed, with all its units, when the test ends.
+pub(crate) struct Bench {
+    pub(crate) handle: Handle,
+    pub(crate) seen: Receiver<Seen>,
+    pub(crate) answers: Arc<Mutex<Answers>>,
+    pub(crate) marker: String,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let (sender, seen) = unbounded();
+        let answers = Arc::new(Mutex::new(Answers::default()));
+        let marker = format!("{}-{}", std::process::id(), clock::now().as_nanos());
+        let host = TestHost {
+            answers: Arc::clone(&answers),
+            seen: sender,
+            marker: marker.clone(),
+        };
+        Self {
+            handle: Driver::start(host).unwrap(),
+            seen,
+            answers,
+            marker,
+        }
+    }
+
+    pub(crate) fn answer(&self, unit: UnitId, answer: Answer) {
+        self.answers.lock().unwrap().by_unit.insert(unit, answer);
+    }
+
+    pub(crate) fn grace(&self, grace: Duration) {
+        self.answers.lock().unwrap().grace = Some(grace);
+    }
+
+    /// Adds unit 1, running this shell script.
+    pub(crate) fn add(&self, script: &str) {
+        self.answer(UNIT, shell(script));
+        self.handle
+            .add(UNIT, Machine::new(eager(), 7, clock::now()));
+    }
+
+    pub(crate) fn next(&self) -> Seen {
+        self.seen
+            .recv_timeout(LONG)
+            .expect("because something is about to happen")
+    }
+
+    /// Returns the pid of the next process of `unit`.
+    pub(crate) fn spawned(&self, unit: UnitId) -> u32 {
+        loop {
+            if let Seen::Spawned(of, _, pid) = self.next()
+                && of == unit
+            {
+                return pid;
+            }
+        }
+    }
+
+    pub(crate) fn ended(&self) -> Ended {
+        loop {
+            if let Seen::Ended(_, ended) = self.next() {
+                return ended;
+            }
+        }
+    }
+
+    pub(crate) fn notice(&self, matches: impl Fn(&Notice) -> bool) -> Notice {
+        loop {
+            if let Seen::Notice(_, notice) = self.next()
+                && matches(&notice)
+            {
+                return notice;
+            }
+        }
+    }
+
+    /// Whoever still carries this driver's marker.
+    pub(crate) fn carriers(&self) -> Vec<supervisor::tree::Process> {
+        let marker = Marker {
+            name: MARKER.into(),
+            prefix: format!("{}/", self.marker),
+        };
+        supervisor::tree::carriers(&marker).unwrap().0
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        drop(self.handle.shutdown(Shutdown::KillAll).wait(LONG));
+        self.handle.join();
+    }
+}
+
+/// Waits until it is down.
+pub(crate) fn wait(completion: &Completion) -> supervisor::Down {
+    completion.wait(LONG).expect("because every stop ends")
+}
+
+pub(crate) fn shell(script: &str) -> Answer {
+    Answer::Run(vec!["sh".into(), "-c".into(), script.into()])
+}
+
+/// The standard policy without any pause after a crash.
+pub(crate) fn eager() -> ValidPolicy {
+    let mut policy = Policy::standard();
+    policy.backoff_first = Duration::ZERO;
+    policy.backoff_cap = Duration::ZERO;
+    policy.unsafe_no_backoff = true;
+    policy.validate().unwrap()
+}
