@@ -1,1 +1,7 @@
 #![doc = include_str!("../README.md")]
+
+pub mod clock;
+pub mod exit_code;
+pub mod failure;
+pub mod names;
+pub mod store;

@@ -1,0 +1,172 @@
+//! `service/coordinator-state-N.json`: what is wished for a chat and what the daemon knows of it.
+//!
+//! The file is shared with the earlier tool; ours is the one object `wg_supervisor`, everything else is kept as it is.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::files;
+use super::graph::ChatId;
+use super::{StoreError, Workspace, json};
+use crate::clock::Timestamp;
+use crate::names::{ChatState, StartReason};
+
+/// The name of our object in the file.
+const KEY: &str = "wg_supervisor";
+
+/// What is kept of a chat over restarts of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChatRecord {
+    /// The last known state.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient"
+    )]
+    pub state: Option<ChatState>,
+    /// Why it is in that state, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// What the restart policy remembers, in its own form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Value>,
+    /// When a consumer was last connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_consumer_at: Option<Timestamp>,
+    /// A person stopped it then; only a person lifts that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Timestamp>,
+    /// It was archived then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<Timestamp>,
+    /// It was purged then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged_at: Option<Timestamp>,
+    /// Who stopped, archived or purged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish_actor: Option<String>,
+    /// And why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish_reason: Option<String>,
+    /// The last decision to start a handler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawn: Option<SpawnRecord>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The decision to start a handler, written before the fork.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnRecord {
+    /// The last part of the handler's `WG_SESSION`.
+    pub nonce: String,
+    /// The how-manieth start of this chat.
+    pub generation: u64,
+    /// Why.
+    pub reason: StartReason,
+    /// On whose behalf.
+    pub actor: String,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The handler's process, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// When that process started, in clock ticks since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
+    /// Of which boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+}
+
+/// A state of a later version is none that we know; it is no reason to lose the rest of the record.
+fn lenient<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ChatState>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(value.as_str().and_then(ChatState::parse))
+}
+
+impl ChatRecord {
+    /// Whether a person's wish keeps the chat from being served.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.stopped_at.is_some() || self.archived_at.is_some() || self.purged_at.is_some()
+    }
+
+    /// Reads the record of a chat; an empty one if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a file that cannot be read: a wish may stand in it, so it is never taken for empty.
+    pub fn load(workspace: &Workspace, chat: ChatId) -> Result<Self, StoreError> {
+        let (_, record) = read(workspace, chat)?;
+        Ok(record)
+    }
+
+    /// Changes the record of a chat under its lock and returns it as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError`]. A damaged file is set aside first, with a warning.
+    pub fn update(
+        workspace: &Workspace,
+        chat: ChatId,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<Self, StoreError> {
+        let path = workspace.chat_state_path(chat);
+        if let Some(parent) = path.parent()
+            && !parent.is_dir()
+        {
+            std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        }
+        files::locked(&files::with_suffix(&path, ".lock"), || {
+            let (mut file, before) = match read(workspace, chat) {
+                Ok(read) => read,
+                Err(StoreError::Corrupt { path, reason, .. }) => {
+                    let aside = files::set_aside(&path)?;
+                    log::warn!(
+                        "`{}` was damaged ({reason}) and is now `{}`",
+                        path.display(),
+                        aside.display()
+                    );
+                    (Map::new(), Self::default())
+                }
+                Err(error) => return Err(error),
+            };
+            let mut record = before.clone();
+            change(&mut record);
+            if record != before || !file.contains_key(KEY) {
+                record.extra.insert("version".to_owned(), Value::from(1));
+                let value = json::value(&record);
+                file.insert(KEY.to_owned(), value);
+                files::replace_atomically(&path, &json::pretty(&file))?;
+            }
+            Ok(record)
+        })
+    }
+}
+
+/// Reads the file and our object in it.
+fn read(
+    workspace: &Workspace,
+    chat: ChatId,
+) -> Result<(Map<String, Value>, ChatRecord), StoreError> {
+    let path = workspace.chat_state_path(chat);
+    let Some(bytes) = files::read(&path)? else {
+        return Ok((Map::new(), ChatRecord::default()));
+    };
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt {
+        path: path.clone(),
+        line: error.line(),
+        reason: error.to_string(),
+    };
+    let file: Map<String, Value> = serde_json::from_slice(&bytes).map_err(corrupt)?;
+    let record = match file.get(KEY) {
+        Some(ours) => serde_json::from_value(ours.clone()).map_err(corrupt)?,
+        None => ChatRecord::default(),
+    };
+    Ok((file, record))
+}

@@ -1,0 +1,89 @@
+//! How far the readers of a session have come.
+
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use super::files::{self, Durability};
+use super::messages::Side;
+
+/// Whose place in which file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cursor {
+    /// A reader's place in the outbox.
+    Consumer,
+    /// The handler's place in the inbox.
+    Nex,
+    /// The same, where the earlier tool's daemon looks for it.
+    Coordinator,
+}
+
+impl Cursor {
+    fn path(self, dir: &Path) -> PathBuf {
+        dir.join(match self {
+            Self::Consumer => ".cursor",
+            Self::Nex => ".nex-cursor",
+            Self::Coordinator => ".coordinator-cursor",
+        })
+    }
+
+    /// Returns the side file under whose lock it moves: that of the messages it counts.
+    fn lock_path(self, dir: &Path) -> PathBuf {
+        let side = match self {
+            Self::Consumer => Side::Outbox,
+            Self::Nex | Self::Coordinator => Side::Inbox,
+        };
+        files::with_suffix(&side.path(dir), ".lock")
+    }
+}
+
+/// Returns the id up to which everything is done; 0 if there is no cursor or none that can be read.
+///
+/// # Errors
+/// [`StoreError::NotARegularFile`], [`StoreError::Io`].
+pub fn read_cursor(dir: &Path, cursor: Cursor) -> Result<u64, StoreError> {
+    let path = cursor.path(dir);
+    let Some(bytes) = files::read(&path)? else {
+        return Ok(0);
+    };
+    let parsed = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    if parsed.is_none() {
+        log::warn!(
+            "`{}` holds no number; everything is looked at again",
+            path.display()
+        );
+    }
+    Ok(parsed.unwrap_or(0))
+}
+
+/// Moves a cursor on to `id`; it never moves back.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn advance_cursor(dir: &Path, cursor: Cursor, id: u64) -> Result<(), StoreError> {
+    files::locked(&cursor.lock_path(dir), || advance(dir, cursor, id))
+}
+
+/// Moves both cursors of the handler on to `id`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn advance_handler_cursors(dir: &Path, id: u64) -> Result<(), StoreError> {
+    files::locked(&Cursor::Nex.lock_path(dir), || {
+        advance(dir, Cursor::Nex, id)?;
+        advance(dir, Cursor::Coordinator, id)
+    })
+}
+
+fn advance(dir: &Path, cursor: Cursor, id: u64) -> Result<(), StoreError> {
+    if read_cursor(dir, cursor)? >= id {
+        return Ok(());
+    }
+    let text = match cursor {
+        Cursor::Consumer | Cursor::Coordinator => format!("{id}\n"),
+        Cursor::Nex => id.to_string(),
+    };
+    // A cursor that a power cut takes back costs a look at the outbox, nothing else: no need to wait for the disk.
+    files::replace(&cursor.path(dir), text.as_bytes(), Durability::NoSync)
+}

@@ -1,0 +1,130 @@
+//! What can go wrong with a file of the workspace.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+
+/// A file of the workspace could not be read or written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system refused.
+    Io {
+        /// What was being done, after "failed to".
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's content is not what its format says.
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, counted from 1; 0 where lines mean nothing.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something of that name is there already.
+    AlreadyExists {
+        /// The thing, such as "chat 3".
+        what: String,
+    },
+    /// Nothing of that name is there.
+    NotFound {
+        /// The thing, such as "chat 3".
+        what: String,
+    },
+    /// The path is a symbolic link, a pipe, a device, a directory or a socket; it was not followed and not read.
+    NotARegularFile {
+        /// Which path.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Returns a function that adds to an [`io::Error`] what was being done to which file.
+    pub fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io {
+                doing,
+                path,
+                source: _,
+            } => write!(f, "failed to {doing} `{}`", path.display()),
+            Self::Corrupt {
+                path,
+                line: 0,
+                reason,
+            } => write!(f, "`{}` is damaged: {reason}", path.display()),
+            Self::Corrupt { path, line, reason } => write!(
+                f,
+                "`{}` is damaged in line {line}: {reason}",
+                path.display()
+            ),
+            Self::AlreadyExists { what } => write!(f, "{what} already exists"),
+            Self::NotFound { what } => write!(f, "{what} does not exist"),
+            Self::NotARegularFile { path } => {
+                write!(f, "`{}` is not a regular file", path.display())
+            }
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Corrupt { .. }
+            | Self::AlreadyExists { .. }
+            | Self::NotFound { .. }
+            | Self::NotARegularFile { .. } => None,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Io { source, .. } => {
+                let denied = matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                );
+                Self::new(
+                    if denied {
+                        ExitCode::NotPermitted
+                    } else {
+                        ExitCode::System
+                    },
+                    message,
+                )
+                .caused_by(source)
+            }
+            StoreError::Corrupt { .. } => {
+                Self::new(ExitCode::Config, message).with_cure("wg doctor")
+            }
+            StoreError::NotARegularFile { .. } => Self::new(ExitCode::Config, message).with_cure(
+                "move it away; wg follows no links and opens no pipes among its own files",
+            ),
+            StoreError::AlreadyExists { .. } | StoreError::NotFound { .. } => {
+                Self::new(ExitCode::Failed, message)
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Reading and replacing small files without ever leaving half of one, hanging on a pipe or following a link.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::fcntl::OFlag;
+
+use super::StoreError;
+
+/// What every open of a state file carries: no link is followed, no pipe or device blocks, no child inherits the descriptor.
+const GUARD_FLAGS: OFlag = OFlag::O_NOFOLLOW
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC)
+    .union(OFlag::O_NOCTTY);
+
+/// Whether a write must have reached the disk before it is reported as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives a power cut.
+    Sync,
+    /// It survives the end of any process, not a power cut.
+    NoSync,
+}
+
+/// Opens a regular file with `options`, without following a link and without waiting for the other end of a pipe.
+///
+/// # Errors
+/// [`StoreError::NotARegularFile`] for anything else than a file, [`StoreError::Io`] for what the system says.
+pub fn open(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> {
+    let refused = |source: io::Error| match source.raw_os_error() {
+        // What open(2) answers for a link under O_NOFOLLOW, for a socket or a pipe without a reader, and for writing to a directory.
+        Some(libc_errno)
+            if [libc_code::LOOP, libc_code::NXIO, libc_code::ISDIR].contains(&libc_errno) =>
+        {
+            StoreError::NotARegularFile {
+                path: path.to_owned(),
+            }
+        }
+        _ => StoreError::Io {
+            doing: "open",
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let file = options
+        .custom_flags(GUARD_FLAGS.bits())
+        .open(path)
+        .map_err(refused)?;
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    if metadata.is_file() {
+        Ok(file)
+    } else {
+        Err(StoreError::NotARegularFile {
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// The errno values that tell a special file from a missing one.
+mod libc_code {
+    use nix::errno::Errno;
+
+    pub(super) const LOOP: i32 = Errno::ELOOP as i32;
+    pub(super) const NXIO: i32 = Errno::ENXIO as i32;
+    pub(super) const ISDIR: i32 = Errno::EISDIR as i32;
+}
+
+/// Opens a regular file for reading; `None` if there is none.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_to_read(path: &Path) -> Result<Option<File>, StoreError> {
+    match open(path, OpenOptions::new().read(true)) {
+        Ok(file) => Ok(Some(file)),
+        Err(StoreError::Io { source, .. }) if absent(&source) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that the file, or a directory on the way to it, is not there.
+#[must_use]
+pub fn absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Reads a whole regular file; `None` if there is none.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(mut file) = open_to_read(path)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(StoreError::io("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Returns a sibling of `path` whose name no other process and no other call uses.
+fn temporary_sibling(path: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    // The boot and the pid namespace are not in the name: O_EXCL below finds the rare twin, and the counter moves on.
+    name.push(format!(
+        ".tmp.{}.{}",
+        process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    ));
+    path.with_file_name(name)
+}
+
+/// Replaces the content of `path` in one step: readers see the old bytes or the new ones, whoever dies when.
+///
+/// The mode of the file that is replaced is kept; a new file gets 0644 under the process's umask. The bytes are on disk when this returns.
+///
+/// # Errors
+/// [`StoreError::NotARegularFile`] if something else is in the place; [`StoreError::Io`] for what the system says. The old content is
+/// untouched then.
+pub fn replace_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    replace(path, bytes, Durability::Sync)
+}
+
+/// As [`replace_atomically`], with the choice not to wait for the disk.
+///
+/// # Errors
+/// As [`replace_atomically`].
+pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
+    let mode = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Some(metadata.permissions().mode()),
+        Ok(_) => {
+            return Err(StoreError::NotARegularFile {
+                path: path.to_owned(),
+            });
+        }
+        Err(_) => None,
+    };
+    let (temporary, mut file) = create_temporary(path)?;
+    let written = (|| {
+        if let Some(mode) = mode {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
+        }
+        file.write_all(bytes)?;
+        if durability == Durability::Sync {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    })();
+    if let Err(source) = written {
+        // The temporary file is of no use to anybody; if it cannot be removed either, the first error is the one to tell.
+        drop(fs::remove_file(&temporary));
+        return Err(StoreError::Io {
+            doing: "replace",
+            path: path.to_owned(),
+            source,
+        });
+    }
+    match durability {
+        Durability::Sync => sync_directory_of(path),
+        Durability::NoSync => Ok(()),
+    }
+}
+
+/// Creates the file that will be renamed over `path`.
+fn create_temporary(path: &Path) -> Result<(PathBuf, File), StoreError> {
+    loop {
+        let temporary = temporary_sibling(path);
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .custom_flags(GUARD_FLAGS.bits())
+            .open(&temporary)
+        {
+            Ok(file) => return Ok((temporary, file)),
+            // Left behind by a dead process whose number is ours now; the counter has moved on.
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                return Err(StoreError::Io {
+                    doing: "create a temporary file beside",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// Makes a creation, a rename or a removal in the directory of `path` survive a power cut.
+///
+/// # Errors
+/// [`StoreError::Io`] for what the system says.
+pub fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(StoreError::io("sync", directory))
+}
+
+/// Holds the lock of a side file; given back when this is dropped.
+#[derive(Debug)]
+#[must_use = "the lock is given back when this is dropped"]
+pub struct SideLock {
+    file: File,
+}
+
+impl SideLock {
+    /// Waits for the lock of `side_file`, which is created if need be.
+    ///
+    /// The side file is never removed by `wg`. Somebody may remove it all the same: then the path leads to another file than the one that
+    /// was locked, and the lock is taken again on the new one.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn acquire(side_file: &Path) -> Result<Self, StoreError> {
+        loop {
+            let file = open(
+                side_file,
+                OpenOptions::new().read(true).write(true).create(true),
+            )?;
+            lock_uninterrupted(&file).map_err(StoreError::io("lock", side_file))?;
+            let ours = file
+                .metadata()
+                .map_err(StoreError::io("look at", side_file))?;
+            let lock = Self { file };
+            match fs::symlink_metadata(side_file) {
+                Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                    return Ok(lock);
+                }
+                Ok(_) | Err(_) => drop(lock),
+            }
+        }
+    }
+}
+
+impl Drop for SideLock {
+    fn drop(&mut self) {
+        // Explicitly: closing alone would leave the lock with a child that another thread is just about to exec.
+        if let Err(error) = self.file.unlock() {
+            log::warn!("a file lock could not be given back: {error}");
+        }
+    }
+}
+
+/// Takes the lock, again after each signal.
+fn lock_uninterrupted(file: &File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Runs `work` while the lock of `side_file` is held.
+///
+/// # Errors
+/// As [`SideLock::acquire`], and whatever `work` returns.
+pub fn locked<R, E: From<StoreError>>(
+    side_file: &Path,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let lock = SideLock::acquire(side_file)?;
+    let result = work();
+    drop(lock);
+    result
+}
+
+/// Returns `path` with `suffix` added to its name: `inbox.jsonl` and `.lock` give `inbox.jsonl.lock`.
+#[must_use]
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Moves a damaged file out of the way, to `NAME.corrupt` or the first free `NAME.corrupt-N`, and returns where it is now.
+///
+/// # Errors
+/// [`StoreError::Io`] for what the system says.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut attempt = 0_u32;
+    loop {
+        let target = if attempt == 0 {
+            with_suffix(path, ".corrupt")
+        } else {
+            with_suffix(path, &format!(".corrupt-{attempt}"))
+        };
+        // A hard link never replaces what is there, and works for links and pipes too.
+        match fs::hard_link(path, &target) {
+            Ok(()) => {
+                fs::remove_file(path).map_err(StoreError::io("move aside", path))?;
+                return Ok(target);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+            // No hard links here (a directory, some file systems): a rename, to a name that was free a moment ago.
+            Err(error) if !absent(&error) => {
+                if fs::symlink_metadata(&target).is_ok() {
+                    attempt += 1;
+                    continue;
+                }
+                fs::rename(path, &target).map_err(StoreError::io("move aside", path))?;
+                return Ok(target);
+            }
+            Err(source) => {
+                return Err(StoreError::Io {
+                    doing: "move aside",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// Renames `path` to `path.1`, after `path.1` to `path.2` and so on; what would become number `keep + 1` is removed.
+///
+/// With `keep` 0 the file is removed. A missing file is no error.
+///
+/// # Errors
+/// [`StoreError::Io`] for what the system says.
+pub fn rotate(path: &Path, keep: u32) -> Result<(), StoreError> {
+    let numbered = |number: u32| {
+        if number == 0 {
+            path.to_owned()
+        } else {
+            with_suffix(path, &format!(".{number}"))
+        }
+    };
+    let settle = |result: io::Result<()>, path: &Path| match result {
+        Err(source) if !absent(&source) => Err(StoreError::Io {
+            doing: "rotate",
+            path: path.to_owned(),
+            source,
+        }),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    let oldest = numbered(keep);
+    settle(fs::remove_file(&oldest), &oldest)?;
+    for number in (0..keep).rev() {
+        let from = numbered(number);
+        settle(fs::rename(&from, numbered(number + 1)), &from)?;
+    }
+    Ok(())
+}

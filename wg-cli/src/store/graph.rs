@@ -1,0 +1,559 @@
+//! `graph.jsonl`: one task a line.
+//!
+//! A change rewrites the lines that it touches and keeps every other byte: other kinds, comments, blank lines, lines that nobody can read.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde_json::json;
+
+use super::files;
+use super::task::{Parsed, Task};
+use super::{StoreError, Workspace, resolve};
+use crate::clock::{self, Timestamp};
+
+/// The tag of a chat that is to be served.
+pub const LOOP_TAG: &str = "chat-loop";
+/// The same, in the words of earlier versions.
+pub const LEGACY_LOOP_TAG: &str = "coordinator-loop";
+/// The tag of a chat that was retired.
+pub const ARCHIVED_TAG: &str = "archived";
+
+/// The number of a chat.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct ChatId(pub u32);
+
+impl ChatId {
+    /// Returns the id of its task: `.chat-3`.
+    #[must_use]
+    pub fn task_id(self) -> String {
+        format!(".chat-{}", self.0)
+    }
+
+    /// Returns the id that earlier versions gave its task: `.coordinator-3`.
+    #[must_use]
+    pub fn legacy_task_id(self) -> String {
+        format!(".coordinator-{}", self.0)
+    }
+
+    /// Reads the id of a task, in either form; the very old `.coordinator` is chat 0.
+    #[must_use]
+    pub fn from_task_id(id: &str) -> Option<Self> {
+        if id == ".coordinator" {
+            return Some(Self(0));
+        }
+        id.strip_prefix(".chat-")
+            .or_else(|| id.strip_prefix(".coordinator-"))
+            .and_then(Self::from_digits)
+    }
+
+    /// Reads a number as `wg` writes it: no sign, no leading zero, not over [`u32::MAX`].
+    #[must_use]
+    pub fn from_digits(digits: &str) -> Option<Self> {
+        let canonical = digits == "0"
+            || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
+        if canonical {
+            digits.parse().ok().map(Self)
+        } else {
+            None
+        }
+    }
+
+    /// Reads every form of the number: `3`, `chat-3`, `.chat-3`, `coordinator-3`, `.coordinator-3`.
+    #[must_use]
+    pub fn from_any_form(text: &str) -> Option<Self> {
+        let bare = text.strip_prefix('.').unwrap_or(text);
+        if bare == "coordinator" {
+            return Some(Self(0));
+        }
+        match bare
+            .strip_prefix("chat-")
+            .or_else(|| bare.strip_prefix("coordinator-"))
+        {
+            Some(digits) => Self::from_digits(digits),
+            None => Self::from_digits(text),
+        }
+    }
+}
+
+impl fmt::Display for ChatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("chat-{}", self.0))
+    }
+}
+
+/// A line as it was read.
+#[derive(Debug, Clone)]
+struct Line {
+    // With its line feed, if it has one.
+    bytes: Vec<u8>,
+    task: Option<Task>,
+}
+
+/// The graph.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    lines: Vec<Line>,
+    // Where each task is: the last line of an id counts.
+    index: HashMap<String, usize>,
+}
+
+/// A graph and what was wrong with its file.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The graph without what could not be read.
+    pub graph: Graph,
+    /// One sentence for each line that was skipped.
+    pub warnings: Vec<String>,
+}
+
+/// A chat, as its task says it.
+#[derive(Debug, Clone)]
+pub struct ChatTask {
+    /// Its number.
+    pub id: ChatId,
+    /// The id that the task has in the graph now.
+    pub task_id: String,
+    /// The title of the task, such as `Chat: alpha`.
+    pub title: String,
+    /// The name that a person gave it, which is its title without `Chat: `.
+    pub name: Option<String>,
+    /// The status of the task.
+    pub status: String,
+    /// Whether it is to be served: the loop tag, not archived, not done and not abandoned.
+    pub live: bool,
+    /// Whether it was retired.
+    pub archived: bool,
+    /// Whether its task has the form of an earlier version.
+    pub legacy: bool,
+    /// The command that answers, if one was given.
+    pub argv: Option<Vec<String>>,
+    /// The agent that answers, if one was named.
+    pub preset: Option<String>,
+    /// Where its agent works.
+    pub cwd: Option<std::path::PathBuf>,
+    /// The model, for agents that have a choice.
+    pub model: Option<String>,
+    /// The endpoint, for agents that have a choice.
+    pub endpoint: Option<String>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+}
+
+/// What a new chat is to be.
+#[derive(Debug, Clone, Default)]
+pub struct NewChat {
+    /// Its number; the next free one if `None`.
+    pub id: Option<ChatId>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The command that answers.
+    pub argv: Option<Vec<String>>,
+    /// The agent that answers.
+    pub preset: Option<String>,
+    /// Where its agent works.
+    pub cwd: Option<std::path::PathBuf>,
+    /// The model.
+    pub model: Option<String>,
+    /// The endpoint.
+    pub endpoint: Option<String>,
+    /// Who asked for it.
+    pub user: String,
+}
+
+impl Graph {
+    /// Reads the graph of a workspace; it waits for no lock, since a rewrite is one rename.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no graph: that is never read as "no chats"; [`StoreError::NotARegularFile`],
+    /// [`StoreError::Io`].
+    pub fn load(workspace: &Workspace) -> Result<Loaded, StoreError> {
+        let path = workspace.graph_path();
+        match files::read(&path)? {
+            Some(bytes) => Ok(Self::parse(&bytes, &path.display().to_string())),
+            None => Err(StoreError::NotFound {
+                what: format!("the graph `{}`", path.display()),
+            }),
+        }
+    }
+
+    /// Reads the bytes of a graph; `name` is what the warnings call it.
+    #[must_use]
+    pub fn parse(bytes: &[u8], name: &str) -> Loaded {
+        let mut graph = Self::default();
+        let mut warnings = Vec::new();
+        for (number, bytes) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let content = bytes.trim_ascii();
+            let task = if content.is_empty() || content.starts_with(b"#") {
+                None
+            } else {
+                match Task::parse(content) {
+                    Ok(Parsed::Task(task)) => Some(task),
+                    Ok(Parsed::Other) => None,
+                    Err(reason) => {
+                        warnings.push(format!(
+                            "line {} of `{name}` was skipped: {reason}",
+                            number + 1
+                        ));
+                        None
+                    }
+                }
+            };
+            if let Some(task) = &task
+                && let Some(earlier) = graph.index.insert(task.id().to_owned(), number)
+            {
+                warnings.push(format!(
+                    "`{}` stands twice in `{name}`, in lines {} and {}; the last one counts",
+                    task.id().escape_debug(),
+                    earlier + 1,
+                    number + 1
+                ));
+            }
+            graph.lines.push(Line {
+                bytes: bytes.to_vec(),
+                task,
+            });
+        }
+        Loaded { graph, warnings }
+    }
+
+    /// Returns the bytes of the graph: unchanged lines as they were read.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for line in &self.lines {
+            match &line.task {
+                Some(task) if task.is_changed() => {
+                    // A line that was added after one without a line feed must not be glued to it.
+                    if bytes.last().is_some_and(|last| *last != b'\n') {
+                        bytes.push(b'\n');
+                    }
+                    bytes.extend_from_slice(&task.to_line());
+                    bytes.extend_from_slice(line_end(&line.bytes));
+                }
+                Some(_) | None => bytes.extend_from_slice(&line.bytes),
+            }
+        }
+        bytes
+    }
+
+    /// Changes the graph under its lock. Nothing is written if nothing was changed or if `change` fails.
+    ///
+    /// Lock order: the graph's lock is taken before the registry's and before that of any session.
+    ///
+    /// # Errors
+    /// As [`Graph::load`], and whatever `change` returns.
+    pub fn edit<R>(
+        workspace: &Workspace,
+        change: impl FnOnce(&mut Self) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        files::locked(&workspace.graph_lock_path(), || {
+            let Loaded {
+                mut graph,
+                warnings,
+            } = Self::load(workspace)?;
+            for warning in warnings {
+                log::warn!("{warning}");
+            }
+            let result = change(&mut graph)?;
+            if graph.is_changed() {
+                files::replace_atomically(&workspace.graph_path(), &graph.to_bytes())?;
+            }
+            Ok(result)
+        })
+    }
+
+    fn is_changed(&self) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.task.as_ref().is_some_and(Task::is_changed))
+    }
+
+    /// Returns every task, in the order of the file.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.lines.iter().enumerate().filter_map(|(number, line)| {
+            let task = line.task.as_ref()?;
+            (self.index.get(task.id()) == Some(&number)).then_some(task)
+        })
+    }
+
+    /// Returns the task of this id.
+    #[must_use]
+    pub fn task(&self, id: &str) -> Option<&Task> {
+        self.index
+            .get(id)
+            .and_then(|number| self.lines.get(*number))
+            .and_then(|line| line.task.as_ref())
+    }
+
+    /// Returns the task of this id, to change it.
+    pub fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
+        self.index
+            .get(id)
+            .and_then(|number| self.lines.get_mut(*number))
+            .and_then(|line| line.task.as_mut())
+    }
+
+    /// Adds a task at the end.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`].
+    pub fn add_task(&mut self, task: Task) -> Result<(), StoreError> {
+        if self.index.contains_key(task.id()) {
+            return Err(StoreError::AlreadyExists {
+                what: format!("task `{}`", task.id().escape_debug()),
+            });
+        }
+        self.index.insert(task.id().to_owned(), self.lines.len());
+        self.lines.push(Line {
+            bytes: b"\n".to_vec(),
+            task: Some(task),
+        });
+        Ok(())
+    }
+
+    /// Returns every chat by its number, archived ones too. Where a chat has a task of either form the present form wins.
+    #[must_use]
+    pub fn chats(&self) -> Vec<ChatTask> {
+        let mut chats: Vec<ChatTask> = self.tasks().filter_map(chat_of).collect();
+        chats.sort_by_key(|chat| (chat.id, chat.legacy));
+        chats.dedup_by_key(|chat| chat.id);
+        chats
+    }
+
+    /// Returns one chat.
+    #[must_use]
+    pub fn chat(&self, id: ChatId) -> Option<ChatTask> {
+        self.forms_of(id)
+            .into_iter()
+            .find_map(|form| self.task(&form))
+            .and_then(chat_of)
+    }
+
+    /// Returns the ids of the tasks that this chat has, the one that counts first.
+    fn forms_of(&self, id: ChatId) -> Vec<String> {
+        let mut forms = vec![id.task_id(), id.legacy_task_id()];
+        if id.0 == 0 {
+            forms.push(".coordinator".to_owned());
+        }
+        forms.retain(|form| self.index.contains_key(form));
+        forms
+    }
+
+    /// Returns a number that no chat of this workspace ever had: one more than the highest in the graph, among the session directories,
+    /// the archived ones, the registry and the state files.
+    ///
+    /// # Errors
+    /// As [`resolve::used_ids`]; [`StoreError::AlreadyExists`] if the highest number is taken.
+    pub fn next_chat_id(&self, workspace: &Workspace) -> Result<ChatId, StoreError> {
+        let in_graph = self
+            .tasks()
+            .filter_map(|task| ChatId::from_task_id(task.id()));
+        match in_graph.chain(resolve::used_ids(workspace)?).max() {
+            None => Ok(ChatId(0)),
+            Some(highest) => {
+                highest
+                    .0
+                    .checked_add(1)
+                    .map(ChatId)
+                    .ok_or_else(|| StoreError::AlreadyExists {
+                        what: format!("the chat with the highest number there can be ({highest})"),
+                    })
+            }
+        }
+    }
+
+    /// Adds a chat and makes its session directory.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] if the number was asked for and is taken; [`StoreError::Io`].
+    pub fn add_chat(&mut self, workspace: &Workspace, new: NewChat) -> Result<ChatId, StoreError> {
+        let id = match new.id {
+            Some(id) if !self.forms_of(id).is_empty() => {
+                return Err(StoreError::AlreadyExists {
+                    what: id.to_string(),
+                });
+            }
+            Some(id) => id,
+            None => self.next_chat_id(workspace)?,
+        };
+        let at = clock::now();
+        let mut task = Task::new(&id.task_id());
+        task.set(
+            "title",
+            json!(
+                new.name
+                    .map_or_else(|| format!("Chat {}", id.0), |name| format!("Chat: {name}"))
+            ),
+        );
+        task.set(
+            "description",
+            json!(format!("Chat {} — persistent chat agent.", id.0)),
+        );
+        task.set("status", json!("in-progress"));
+        task.set("priority", json!(50));
+        task.set("tags", json!([LOOP_TAG]));
+        for field in ["created_at", "started_at", "last_interaction_at"] {
+            task.set(field, json!(at));
+        }
+        task.push_log(at, "wg", &new.user, &format!("Chat {} created", id.0));
+        let optional = [
+            ("model", new.model.map(|model| json!(model))),
+            ("endpoint", new.endpoint.map(|endpoint| json!(endpoint))),
+            ("command_argv", new.argv.map(|argv| json!(argv))),
+            (
+                "working_dir",
+                new.cwd.map(|cwd| json!(cwd.to_string_lossy())),
+            ),
+            (
+                "executor_preset_name",
+                new.preset.map(|preset| json!(preset)),
+            ),
+        ];
+        for (field, value) in optional {
+            if let Some(value) = value {
+                task.set(field, value);
+            }
+        }
+        task.set(
+            "cycle_config",
+            json!({ "max_iterations": 0, "no_converge": true }),
+        );
+        // The directory first: the number is then taken even if the line never gets written.
+        resolve::session_dir(workspace, id, resolve::Make::Yes)?;
+        self.add_task(task)?;
+        Ok(id)
+    }
+
+    /// Retires a chat: status `done`, loop tag away, `archived` on, one line in its log. Returns whether that changed anything.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn archive(&mut self, id: ChatId, actor: &str, message: &str) -> Result<bool, StoreError> {
+        self.change_chat(id, actor, message, |task| {
+            task.set("status", json!("done"));
+            task.retag(&[LOOP_TAG, LEGACY_LOOP_TAG], ARCHIVED_TAG);
+        })
+    }
+
+    /// Takes a retired chat back. Returns whether that changed anything.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn restore(&mut self, id: ChatId, actor: &str, message: &str) -> Result<bool, StoreError> {
+        self.change_chat(id, actor, message, |task| {
+            task.set("status", json!("in-progress"));
+            task.retag(&[ARCHIVED_TAG, LEGACY_LOOP_TAG], LOOP_TAG);
+        })
+    }
+
+    /// Abandons a chat; its task and its history stay. Returns whether that changed anything.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn delete(&mut self, id: ChatId, actor: &str, message: &str) -> Result<bool, StoreError> {
+        self.change_chat(id, actor, message, |task| {
+            task.set("status", json!("abandoned"));
+        })
+    }
+
+    /// Changes the chat's task, both of them where it has one of either form, and logs it if that changed anything.
+    fn change_chat(
+        &mut self,
+        id: ChatId,
+        actor: &str,
+        message: &str,
+        change: impl Fn(&mut Task),
+    ) -> Result<bool, StoreError> {
+        let forms = self.forms_of(id);
+        if forms.is_empty() {
+            return Err(StoreError::NotFound {
+                what: id.to_string(),
+            });
+        }
+        let at = clock::now();
+        let mut changed_any = false;
+        for form in forms {
+            let Some(task) = self.task_mut(&form) else {
+                continue;
+            };
+            let mut changed = task.clone();
+            change(&mut changed);
+            if changed.to_line() != task.to_line() {
+                changed.push_log(at, actor, &crate::store::messages::user(), message);
+                *task = changed;
+                changed_any = true;
+            }
+        }
+        Ok(changed_any)
+    }
+
+    /// Gives a task another id, in the index too.
+    pub(super) fn rename_task(&mut self, from: &str, to: &str) {
+        if let Some(number) = self.index.remove(from) {
+            self.index.insert(to.to_owned(), number);
+            if let Some(task) = self
+                .lines
+                .get_mut(number)
+                .and_then(|line| line.task.as_mut())
+            {
+                task.set("id", json!(to));
+            }
+        }
+    }
+
+    /// Returns every task that counts, to change it.
+    pub(super) fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        let index = &self.index;
+        self.lines
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(number, line)| {
+                let task = line.task.as_mut()?;
+                (index.get(task.id()) == Some(&number)).then_some(task)
+            })
+    }
+}
+
+/// Returns the line end of a line; one line feed if it has none.
+fn line_end(line: &[u8]) -> &'static [u8] {
+    if line.ends_with(b"\r\n") {
+        b"\r\n"
+    } else {
+        b"\n"
+    }
+}
+
+/// Reads a task as a chat, if its id is that of one.
+fn chat_of(task: &Task) -> Option<ChatTask> {
+    let id = ChatId::from_task_id(task.id())?;
+    let tags = task.tags();
+    let tagged = |tag: &str| tags.iter().any(|there| there == tag);
+    let status = task.status();
+    let archived = tagged(ARCHIVED_TAG);
+    let ended = ["done", "abandoned"].contains(&status.as_str());
+    let title = task.title();
+    let name = ["Chat: ", "Coordinator: "]
+        .iter()
+        .find_map(|prefix| title.strip_prefix(prefix))
+        .map(str::to_owned);
+    Some(ChatTask {
+        id,
+        task_id: task.id().to_owned(),
+        name,
+        live: (tagged(LOOP_TAG) || tagged(LEGACY_LOOP_TAG)) && !archived && !ended,
+        archived,
+        legacy: task.id() != id.task_id(),
+        argv: Some(task.texts("command_argv")).filter(|argv| !argv.is_empty()),
+        preset: task.text("executor_preset_name"),
+        cwd: task.text("working_dir").map(Into::into),
+        model: task.text("model"),
+        endpoint: task.text("endpoint"),
+        created_at: task.time("created_at"),
+        title,
+        status,
+    })
+}

@@ -1,0 +1,30 @@
+//! Values that are JSON already, as bytes.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Why none of these can fail.
+const SURE: &str = "because text keys and plain values always serialize to memory";
+
+/// Returns one line.
+pub(super) fn line(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect(SURE)
+}
+
+/// Returns an indented text with a line feed at its end, for files that people read.
+pub(super) fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect(SURE);
+    text.push(b'\n');
+    text
+}
+
+/// Returns a value of a record of ours.
+pub(super) fn value(record: &impl Serialize) -> Value {
+    serde_json::to_value(record).expect(SURE)
+}
+
+/// Returns a value's text.
+pub(super) fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect(SURE)
+}

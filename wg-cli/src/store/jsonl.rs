@@ -1,0 +1,245 @@
+//! Files of one JSON object a line that several processes append to: the shared base of messages and events.
+//!
+//! An append is one `write` under the lock of the side file `NAME.lock`. A last line without its line feed is torn (a crash, a full disk):
+//! the next writer moves it to `NAME.corrupt` and goes on. The cost of an append does not depend on the length of the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use super::files::{self, Durability, SideLock};
+
+/// How much of a file is read at a time, from its end backwards.
+const BLOCK: u64 = 8 * 1024;
+
+/// A line file, open for appending, its lock held.
+#[derive(Debug)]
+pub struct Appender {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    created: bool,
+    // Last, so that the file is closed before the lock is given back.
+    _lock: SideLock,
+}
+
+impl Appender {
+    /// Takes the lock of `path` and opens it, after moving a torn last line aside.
+    ///
+    /// `is_whole` says whether a last line without a line feed is a complete record all the same (somebody's editor left it so): then only
+    /// the line feed is added.
+    ///
+    /// # Errors
+    /// [`StoreError::NotARegularFile`] or [`StoreError::Io`].
+    pub fn open(path: &Path, is_whole: impl Fn(&[u8]) -> bool) -> Result<Self, StoreError> {
+        let lock = SideLock::acquire(&files::with_suffix(path, ".lock"))?;
+        let created = matches!(fs::symlink_metadata(path), Err(error) if files::absent(&error));
+        let file = files::open(
+            path,
+            OpenOptions::new().read(true).append(true).create(true),
+        )?;
+        let length = file
+            .metadata()
+            .map_err(StoreError::io("look at", path))?
+            .len();
+        let mut appender = Self {
+            path: path.to_owned(),
+            file,
+            length,
+            created,
+            _lock: lock,
+        };
+        appender.repair(is_whole)?;
+        Ok(appender)
+    }
+
+    /// Moves a torn last line to `NAME.corrupt`.
+    fn repair(&mut self, is_whole: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+        let read = |error| StoreError::Io {
+            doing: "read",
+            path: self.path.clone(),
+            source: error,
+        };
+        let mut lines = LinesBackwards::new(&self.file, self.length);
+        let Some(tail) = lines.torn_tail().map_err(read)? else {
+            return Ok(());
+        };
+        if is_whole(&tail) {
+            return self.write(b"\n");
+        }
+        let aside = files::with_suffix(&self.path, ".corrupt");
+        log::warn!(
+            "a torn last line of `{}` ({} bytes) was moved to `{}`",
+            self.path.display(),
+            tail.len(),
+            aside.display()
+        );
+        // Order matters: a crash between the two leaves the tail in both places, never in none.
+        let mut kept = files::open(&aside, OpenOptions::new().append(true).create(true))?;
+        let mut record = tail.clone();
+        record.push(b'\n');
+        kept.write_all(&record)
+            .and_then(|()| kept.sync_data())
+            .map_err(StoreError::io("write", &aside))?;
+        self.length -= tail.len() as u64;
+        self.file
+            .set_len(self.length)
+            .map_err(StoreError::io("repair", &self.path))
+    }
+
+    /// Returns the lines from the last to the first.
+    #[must_use]
+    pub fn lines_backwards(&self) -> LinesBackwards<'_> {
+        LinesBackwards::new(&self.file, self.length)
+    }
+
+    /// Returns how many bytes the file has.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends a line, which must not contain a line feed.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the file is as it was then.
+    pub fn append(&mut self, line: &[u8], durability: Durability) -> Result<(), StoreError> {
+        debug_assert!(!line.contains(&b'\n'), "JSON escapes line feeds");
+        let mut record = Vec::with_capacity(line.len() + 1);
+        record.extend_from_slice(line);
+        record.push(b'\n');
+        self.write(&record)?;
+        if durability == Durability::Sync {
+            self.file
+                .sync_data()
+                .map_err(StoreError::io("sync", &self.path))?;
+            if self.created {
+                files::sync_directory_of(&self.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` at the end, all or nothing.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Err(source) = self.file.write_all(bytes) {
+            // A full disk may have taken the first half; the lock is still ours, so nothing came after it.
+            if let Err(error) = self.file.set_len(self.length) {
+                log::warn!(
+                    "half a line stays in `{}` until the next writer moves it aside: {error}",
+                    self.path.display()
+                );
+            }
+            return Err(StoreError::Io {
+                doing: "append to",
+                path: self.path.clone(),
+                source,
+            });
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// The complete lines of a file from its end to its start, without their line feeds.
+///
+/// Only as much is read as is asked for. Bytes after the last line feed are no line; see [`LinesBackwards::torn_tail`].
+#[derive(Debug)]
+pub struct LinesBackwards<'a> {
+    file: &'a File,
+    // Everything before this offset has not been read.
+    unread: u64,
+    // What has been read and not been returned: the file's bytes from `unread` on.
+    pending: Vec<u8>,
+    complete_end: Option<u64>,
+}
+
+impl<'a> LinesBackwards<'a> {
+    /// Starts at `length` bytes from the start of `file`.
+    #[must_use]
+    pub fn new(file: &'a File, length: u64) -> Self {
+        Self {
+            file,
+            unread: length,
+            pending: Vec::new(),
+            complete_end: None,
+        }
+    }
+
+    /// Reads one more block before what is pending; `false` at the start of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        let size = self.unread.min(BLOCK.max(self.pending.len() as u64));
+        if size == 0 {
+            return Ok(false);
+        }
+        let mut block = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut block, self.unread - size)?;
+        self.unread -= size;
+        block.append(&mut self.pending);
+        self.pending = block;
+        Ok(true)
+    }
+
+    /// Removes and returns what follows the last line feed; `None` if nothing does. Only before the first line is taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn torn_tail(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.complete_end.is_some() {
+            return Ok(None);
+        }
+        let end = self.unread + self.pending.len() as u64;
+        let start = loop {
+            if let Some(at) = self.pending.iter().rposition(|byte| *byte == b'\n') {
+                break at + 1;
+            }
+            if !self.fill()? {
+                break 0;
+            }
+        };
+        let tail = self.pending.split_off(start);
+        self.complete_end = Some(end - tail.len() as u64);
+        Ok(if tail.is_empty() { None } else { Some(tail) })
+    }
+
+    /// Returns the offset after the last complete line, after skipping what is torn.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn complete_end(&mut self) -> io::Result<u64> {
+        self.torn_tail()?;
+        Ok(self.complete_end.unwrap_or(0))
+    }
+
+    /// Returns the line before those that were returned.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.torn_tail()?;
+        if self.pending.is_empty() && !self.fill()? {
+            return Ok(None);
+        }
+        // What is pending ends with the line feed of the line to return.
+        let mut searched = 0;
+        loop {
+            let unsearched = self.pending.len() - 1 - searched;
+            if let Some(at) = self.pending[..unsearched]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+            {
+                let mut line = self.pending.split_off(at + 1);
+                line.pop();
+                return Ok(Some(line));
+            }
+            searched = self.pending.len() - 1;
+            if !self.fill()? {
+                let mut line = std::mem::take(&mut self.pending);
+                line.pop();
+                return Ok(Some(line));
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Everything that `wg` keeps on disk: who writes what, under which lock, in which format.
+//!
+//! Three rules hold for every file here. A rewrite goes through a temporary file and a rename; a read-modify-write happens under the lock
+//! of the file; a line or a field that we do not understand is kept as it was.
+
+pub mod chat_state;
+mod cursor;
+pub mod error;
+pub mod files;
+pub mod graph;
+mod json;
+pub mod jsonl;
+pub mod messages;
+pub mod registry;
+pub mod rename;
+pub mod resolve;
+pub mod task;
+pub mod workspace;
+
+pub use error::StoreError;
+pub use workspace::Workspace;

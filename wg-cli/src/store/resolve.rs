@@ -1,0 +1,339 @@
+//! The one resolver: which chat a text means, and where a chat's session is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::graph::{ChatId, Graph};
+use super::registry::{self, Registry};
+use super::{StoreError, Workspace, files};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+
+/// The longest reference that is looked at, in bytes.
+pub const LONGEST_REFERENCE: usize = 255;
+
+/// How many characters of a uuid are needed to mean it.
+const SHORTEST_PREFIX: usize = 4;
+
+/// Whether a session directory is made where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    /// It is made.
+    Yes,
+    /// The path where it would be is returned.
+    No,
+}
+
+/// Returns the chat that a reference means: `3`, `chat-3`, `.chat-3`, `coordinator-3`, `.coordinator-3`, its name, the uuid of its session or
+/// the unambiguous start of one.
+///
+/// # Errors
+/// [`ExitCode::Usage`] for what cannot be a reference; [`ExitCode::Failed`] for an unknown or ambiguous one.
+pub fn chat(workspace: &Workspace, graph: &Graph, reference: &str) -> Result<ChatId, Failure> {
+    check_reference(reference)?;
+    let id = ChatId::from_any_form(reference);
+    if let Some(id) = id.filter(|id| graph.chat(*id).is_some()) {
+        return Ok(id);
+    }
+    if let Some(id) = by_name(graph, reference)? {
+        return Ok(id);
+    }
+    if id.is_none()
+        && let Some(id) = by_uuid(workspace, graph, reference)?
+    {
+        return Ok(id);
+    }
+    let wanted = id.map_or_else(
+        || format!("chat `{reference}`"),
+        |id| format!("chat {}", id.0),
+    );
+    Err(Failure::new(
+        ExitCode::Failed,
+        format!("{wanted} does not exist; {}", chats_here(graph)),
+    )
+    .with_cure("wg chat list"))
+}
+
+/// Refuses what cannot be the name of anything here, in one short sentence whatever its size.
+///
+/// # Errors
+/// [`ExitCode::Usage`].
+pub fn check_reference(reference: &str) -> Result<(), Failure> {
+    let refuse = |why: &str| {
+        Err(Failure::new(
+            ExitCode::Usage,
+            format!("{} is no chat: {why}", quoted(reference)),
+        )
+        .with_cure("a chat is meant by its number, its name or its session's uuid; wg chat list"))
+    };
+    if reference.is_empty() {
+        refuse("it is empty")
+    } else if reference.len() > LONGEST_REFERENCE {
+        refuse(&format!("it is longer than {LONGEST_REFERENCE} bytes"))
+    } else if reference.contains(['/', '\\']) {
+        refuse("it contains a path separator")
+    } else if reference.contains("..") {
+        refuse("it contains `..`")
+    } else if reference.chars().any(char::is_control) {
+        refuse("it contains a control character")
+    } else {
+        Ok(())
+    }
+}
+
+/// Returns a reference for a sentence: escaped, and at most forty characters of it.
+fn quoted(reference: &str) -> String {
+    let mut shown: String = reference.chars().take(40).collect();
+    if shown.len() < reference.len() {
+        shown.push('…');
+    }
+    format!("`{}`", shown.escape_debug())
+}
+
+fn by_name(graph: &Graph, name: &str) -> Result<Option<ChatId>, Failure> {
+    let chats = graph.chats();
+    let mut named: Vec<ChatId> = chats
+        .iter()
+        .filter(|chat| chat.name.as_deref() == Some(name))
+        .map(|chat| chat.id)
+        .collect();
+    if named.is_empty() {
+        let folded = name.to_lowercase();
+        named = chats
+            .iter()
+            .filter(|chat| {
+                chat.name
+                    .as_ref()
+                    .is_some_and(|name| name.to_lowercase() == folded)
+            })
+            .map(|chat| chat.id)
+            .collect();
+    }
+    if named.len() > 1 {
+        // Of several, the one that is served is meant.
+        let live: Vec<ChatId> = chats
+            .iter()
+            .filter(|chat| chat.live && named.contains(&chat.id))
+            .map(|chat| chat.id)
+            .collect();
+        if live.len() == 1 {
+            named = live;
+        }
+    }
+    one_of(name, &named)
+}
+
+fn by_uuid(workspace: &Workspace, graph: &Graph, prefix: &str) -> Result<Option<ChatId>, Failure> {
+    if prefix.len() < SHORTEST_PREFIX || !registry::is_uuid(prefix) {
+        return Ok(None);
+    }
+    let Some(registry) = Registry::load(workspace)? else {
+        return Ok(None);
+    };
+    let prefix = prefix.to_ascii_lowercase();
+    let mut found: Vec<ChatId> = registry
+        .sessions()
+        .filter(|session| session.uuid.to_ascii_lowercase().starts_with(&prefix))
+        .filter_map(|session| {
+            session
+                .aliases
+                .iter()
+                .find_map(|alias| ChatId::from_any_form(alias))
+        })
+        .filter(|id| graph.chat(*id).is_some())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    one_of(&prefix, &found)
+}
+
+fn one_of(reference: &str, found: &[ChatId]) -> Result<Option<ChatId>, Failure> {
+    match found {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => {
+            let list: Vec<String> = several.iter().map(ChatId::to_string).collect();
+            Err(Failure::new(
+                ExitCode::Failed,
+                format!(
+                    "{} means several chats: {}",
+                    quoted(reference),
+                    list.join(", ")
+                ),
+            )
+            .with_cure("give the number"))
+        }
+    }
+}
+
+/// Says which chats there are, the served ones if there are any.
+fn chats_here(graph: &Graph) -> String {
+    const SHOWN: usize = 10;
+    let chats = graph.chats();
+    let live: Vec<u32> = chats
+        .iter()
+        .filter(|chat| !chat.archived)
+        .map(|chat| chat.id.0)
+        .collect();
+    if live.is_empty() {
+        return if chats.is_empty() {
+            "there is no chat here yet".to_owned()
+        } else {
+            "every chat here is archived".to_owned()
+        };
+    }
+    let list: Vec<String> = live.iter().take(SHOWN).map(u32::to_string).collect();
+    let more = if live.len() > SHOWN {
+        format!(" and {} more", live.len() - SHOWN)
+    } else {
+        String::new()
+    };
+    format!("chats here: {}{more}", list.join(", "))
+}
+
+/// Returns the session directory of a chat.
+///
+/// It is the one that the earlier tool's registry names, if it is there; else the first that exists of the names that a session ever had;
+/// else `.chat-N`, or a registered uuid directory where there is a registry.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a registry that cannot be read, [`StoreError::Io`].
+pub fn session_dir(workspace: &Workspace, chat: ChatId, make: Make) -> Result<PathBuf, StoreError> {
+    let registry = Registry::load(workspace)?;
+    let place = place_of(workspace, chat, registry.as_ref());
+    match (place, make) {
+        (Place::There(dir) | Place::Would(dir), Make::No) | (Place::There(dir), Make::Yes) => {
+            Ok(dir)
+        }
+        (Place::Unregistered, Make::No) => Ok(workspace.chat_root().join(chat.task_id())),
+        (Place::Would(dir), Make::Yes) => make_dir(&dir).map(|()| dir),
+        (Place::Unregistered, Make::Yes) => register(workspace, chat),
+    }
+}
+
+/// Where a session is, or would be.
+enum Place {
+    There(PathBuf),
+    Would(PathBuf),
+    /// There is a registry, and it does not know this chat.
+    Unregistered,
+}
+
+fn place_of(workspace: &Workspace, chat: ChatId, registry: Option<&Registry>) -> Place {
+    let root = workspace.chat_root();
+    let session = registry.and_then(|registry| registry.session_of(chat));
+    let registered = session.as_ref().map(|session| root.join(&session.uuid));
+    if let Some(dir) = registered.as_ref().filter(|dir| dir.is_dir()) {
+        return Place::There(dir.clone());
+    }
+    let archived = session
+        .as_ref()
+        .map(|session| root.join(".archive").join(&session.uuid));
+    let names = [
+        chat.task_id(),
+        format!("chat-{}", chat.0),
+        chat.legacy_task_id(),
+        format!("coordinator-{}", chat.0),
+        chat.0.to_string(),
+    ];
+    if let Some(dir) = names
+        .iter()
+        .map(|name| root.join(name))
+        .chain(archived)
+        .find(|dir| dir.is_dir())
+    {
+        return Place::There(dir);
+    }
+    match (registered, registry) {
+        (Some(dir), _) => Place::Would(dir),
+        (None, Some(_)) => Place::Unregistered,
+        (None, None) => Place::Would(root.join(chat.task_id())),
+    }
+}
+
+/// Makes a uuid directory for a chat and tells the registry, under its lock.
+fn register(workspace: &Workspace, chat: ChatId) -> Result<PathBuf, StoreError> {
+    files::locked(&Registry::lock_path(workspace), || {
+        // Somebody may have registered it, or removed the registry, while we waited.
+        let registry = Registry::load(workspace)?;
+        let dir = match (place_of(workspace, chat, registry.as_ref()), registry) {
+            (Place::There(dir) | Place::Would(dir), _) => dir,
+            (Place::Unregistered, None) => workspace.chat_root().join(chat.task_id()),
+            (Place::Unregistered, Some(mut registry)) => {
+                let uuid = registry::new_uuid()?;
+                let dir = workspace.chat_root().join(&uuid);
+                // The directory first: a name without a directory is what splits histories.
+                make_dir(&dir)?;
+                registry.add(&uuid, chat);
+                registry.save()?;
+                dir
+            }
+        };
+        make_dir(&dir)?;
+        Ok(dir)
+    })
+}
+
+fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))
+}
+
+/// Returns every chat number that a session, an archived one, the registry, a history or a state file bears.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a registry that cannot be read, [`StoreError::Io`].
+pub fn used_ids(workspace: &Workspace) -> Result<Vec<ChatId>, StoreError> {
+    let mut used = Vec::new();
+    let chat_root = workspace.chat_root();
+    for dir in [&chat_root, &chat_root.join(".archive")] {
+        used.extend(
+            names_in(dir)?
+                .iter()
+                .filter_map(|name| ChatId::from_any_form(name)),
+        );
+    }
+    let histories = names_in(workspace.root())?;
+    used.extend(histories.iter().filter_map(|name| {
+        name.strip_prefix("chat-history-")?
+            .strip_suffix(".jsonl")
+            .and_then(ChatId::from_digits)
+    }));
+    let states = names_in(&workspace.service_dir())?;
+    // File 0 may be the dispatcher's own; it says nothing about chats.
+    used.extend(states.iter().filter_map(|name| {
+        name.strip_prefix("coordinator-state-")?
+            .strip_suffix(".json")
+            .and_then(ChatId::from_digits)
+            .filter(|id| id.0 != 0)
+    }));
+    if let Some(registry) = Registry::load(workspace)? {
+        used.extend(
+            registry
+                .sessions()
+                .flat_map(|session| session.aliases)
+                .filter_map(|alias| ChatId::from_any_form(&alias)),
+        );
+    }
+    Ok(used)
+}
+
+/// Returns the names in a directory that are texts; none if it is not there.
+fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if files::absent(&error) => return Ok(Vec::new()),
+        Err(source) => {
+            return Err(StoreError::Io {
+                doing: "list",
+                path: dir.to_owned(),
+                source,
+            });
+        }
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(StoreError::io("list", dir))?.file_name();
+        names.extend(name.into_string().ok());
+    }
+    Ok(names)
+}
