@@ -1,0 +1,392 @@
+//! What all threads of one queue share: the lanes, and every way to change one.
+//!
+//! Each change is one critical section of one lane's lock. What follows from it (a token to send, an alarm
+//! to set, callers to answer, lines to log) is collected inside and done outside: no code of the user's runs
+//! under a lane's lock, and no lane's lock is held while another is taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::clock;
+use super::directory::Directory;
+use super::group::Group;
+use super::lane::{After, LaneCell, LaneState, Token};
+use super::notify::Notifier;
+use super::pool::Pool;
+use super::slot::{Cancelled, SlotNotice};
+use super::task::TaskRef;
+use super::watchdog::Watchdog;
+use crate::config::{Priority, QueueConfig};
+use crate::core::Outcome;
+use crate::core::active::Limits;
+use crate::core::lane::Ended;
+use crate::core::phantom::PhantomBudget;
+use crate::core::step::Step;
+use crate::error::{Close, SubmitError, TaskError};
+
+pub(crate) struct Shared {
+    pub(crate) config: QueueConfig,
+    pub(crate) lanes: Directory,
+    pub(crate) groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
+    pub(crate) pool: Pool,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) notifier: Notifier,
+    pub(crate) phantoms: PhantomBudget,
+    /// 0 while open, else a [`Close`]. Read under a lane's lock, so that closing can fence each lane.
+    closed: AtomicU8,
+    /// Threads that wait for lanes to change; nobody rings while there is none.
+    watchers: AtomicUsize,
+    changes: Mutex<u64>,
+    changed: Condvar,
+}
+
+const OPEN: u8 = 0;
+const DRAINING: u8 = 1;
+const STOPPED: u8 = 2;
+
+/// What the end of a task changed, and what the worker does next.
+pub(crate) struct Finished {
+    pub(crate) counted: bool,
+    /// This worker was given up, and replaced; it leaves.
+    pub(crate) replaced: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(config: QueueConfig) -> Self {
+        Self {
+            lanes: Directory::new(config.lane_defaults.clone()),
+            groups: Mutex::default(),
+            pool: Pool::new(&config),
+            watchdog: Watchdog::new(),
+            notifier: Notifier::new(&config.thread_name),
+            phantoms: PhantomBudget::new(config.max_phantoms),
+            closed: AtomicU8::new(OPEN),
+            watchers: AtomicUsize::new(0),
+            changes: Mutex::new(0),
+            changed: Condvar::new(),
+            config,
+        }
+    }
+
+    // ---- one lane at a time --------------------------------------------------------------------
+
+    /// Runs one critical section of a lane, and does what follows from it.
+    pub(crate) fn visit<V>(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        section: impl FnOnce(&mut LaneState, &mut Vec<Step<TaskRef>>) -> V,
+    ) -> V {
+        let mut steps = Vec::new();
+        let mut state = lane.state.lock();
+        let value = section(&mut state, &mut steps);
+        let after = self.leave(lane, state);
+        self.follow_up(lane, after, steps);
+        value
+    }
+
+    fn leave(&self, lane: &LaneCell, mut state: MutexGuard<'_, LaneState>) -> After {
+        let after = lane.after(&mut state);
+        drop(state);
+        self.ring();
+        after
+    }
+
+    pub(crate) fn follow_up(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        After { send, alarm }: After,
+        steps: Vec<Step<TaskRef>>,
+    ) {
+        if send {
+            self.send(Arc::clone(lane));
+        }
+        if let Some(at) = alarm {
+            self.watchdog.arm(at, lane);
+        }
+        if !steps.is_empty() {
+            self.carry_out(lane, steps);
+        }
+    }
+
+    /// Sends a lane's token to the workers.
+    pub(crate) fn send(self: &Arc<Self>, lane: Arc<LaneCell>) {
+        self.pool.send(self, lane);
+    }
+
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        priority: Priority,
+        limits: Option<Box<Limits>>,
+        task: TaskRef,
+    ) -> Result<(u64, usize), SubmitError> {
+        let now = clock::now();
+        let mut steps = Vec::new();
+        let mut state = lane.state.lock();
+        if let Some(reason) = self.closed() {
+            state.core.refuse();
+            return Err(SubmitError::Closed { reason });
+        }
+        if state.core.deadline().is_some_and(|at| at <= now) && state.core.is_full() {
+            // A full lane that is asked to dispatch looks for stalls at once; the timer would find them too.
+            state.core.tick(
+                now,
+                &self.phantoms,
+                &mut |task| task.header().look(now),
+                &mut steps,
+            );
+        }
+        let accepted = match state.core.room() {
+            Ok(()) => {
+                let accepted = state.core.submit(now, priority, limits, task);
+                if state.token == Token::None && state.core.is_full() {
+                    state.core.warn_blocked(now, &mut steps);
+                }
+                Ok(accepted)
+            }
+            Err(capacity) => {
+                state.core.refuse();
+                Err(SubmitError::Full {
+                    lane: Arc::clone(&lane.name),
+                    capacity,
+                })
+            }
+        };
+        let after = lane.after(&mut state);
+        drop(state);
+        self.follow_up(lane, after, steps);
+        accepted
+    }
+
+    /// Starts a task that was running before, whatever the widths say.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        limits: Option<&Limits>,
+        task: TaskRef,
+    ) -> Result<(u64, u32), SubmitError> {
+        let now = clock::now();
+        self.visit(lane, |state, _| {
+            if let Some(reason) = self.closed() {
+                state.core.refuse();
+                return Err(SubmitError::Closed { reason });
+            }
+            if let Some(group) = &state.group {
+                group.take_over_width();
+                *task.header().permit.lock() = Some(Arc::clone(group));
+            }
+            Ok(state.core.adopt(now, limits, task))
+        })
+    }
+
+    /// Ends a task that ran.
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        task: &TaskRef,
+        seq: u64,
+        index: u32,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Finished {
+        let mut permit = None;
+        let ended = self.visit(lane, |state, steps| {
+            let ended = state
+                .core
+                .finish(seq, index, outcome, now, &self.phantoms, steps);
+            permit = task.header().permit.lock().take();
+            ended
+        });
+        if let Some(group) = permit {
+            self.give_back(&group);
+        }
+        self.watchdog.sweep_later(self.config.lane_retention);
+        match ended {
+            Ended::Counted => Finished {
+                counted: true,
+                replaced: false,
+            },
+            Ended::SlotOnly { thread_lost } | Ended::Phantom { thread_lost } => {
+                self.say_late(lane, seq);
+                if thread_lost {
+                    self.retry_kept();
+                }
+                Finished {
+                    counted: false,
+                    replaced: thread_lost,
+                }
+            }
+            Ended::Unknown => Finished {
+                counted: false,
+                replaced: false,
+            },
+        }
+    }
+
+    /// The watchdog's alarm for this lane rang.
+    pub(crate) fn alarm_rang(self: &Arc<Self>, lane: &Arc<LaneCell>, at: Instant) {
+        let now = clock::now();
+        self.visit(lane, |state, steps| {
+            if lane.is_armed_for(at) {
+                lane.armed.store(0, Ordering::Relaxed);
+            }
+            state.core.tick(
+                now,
+                &self.phantoms,
+                &mut |task| task.header().look(now),
+                steps,
+            );
+        });
+    }
+
+    /// A thread came back; lanes that were refused one more phantom are asked again.
+    fn retry_kept(self: &Arc<Self>) {
+        if !self.phantoms.take_starved() {
+            return;
+        }
+        let now = clock::now();
+        for lane in self.lanes.all() {
+            self.visit(&lane, |state, steps| {
+                state.core.release_kept(now, &self.phantoms, steps);
+            });
+        }
+    }
+
+    /// Gives a place in a group back, which may wake another lane.
+    pub(crate) fn give_back(self: &Arc<Self>, group: &Arc<Group>) {
+        if let Some(next) = group.give_back() {
+            self.hand_over(group, next);
+        }
+    }
+
+    pub(crate) fn hand_over(self: &Arc<Self>, group: &Arc<Group>, lane: Arc<LaneCell>) {
+        {
+            let mut state = lane.state.lock();
+            state.granted = Some(Arc::clone(group));
+            state.token = Token::Ready;
+        }
+        self.send(lane);
+    }
+
+    pub(crate) fn cancel(self: &Arc<Self>, lane: &Arc<LaneCell>, seq: u64) -> Cancelled {
+        enum Found {
+            Waiting(TaskRef),
+            Running(TaskRef),
+            Nothing,
+        }
+        let found = self.visit(lane, |state, _| {
+            if let Some(task) = state.core.cancel(seq) {
+                Found::Waiting(task)
+            } else if let Some(task) = state.core.running(seq) {
+                Found::Running(Arc::clone(task))
+            } else {
+                Found::Nothing
+            }
+        });
+        match found {
+            Found::Waiting(task) => {
+                self.reject(
+                    &task,
+                    TaskError::Cancelled {
+                        lane: Arc::clone(&lane.name),
+                    },
+                );
+                Cancelled::Removed
+            }
+            Found::Running(task) => {
+                task.header().cancel();
+                self.notifier.notice(&task, SlotNotice::CancelRequested);
+                Cancelled::Requested
+            }
+            Found::Nothing => Cancelled::TooLate,
+        }
+    }
+
+    /// Answers the caller of a task that will never run.
+    pub(crate) fn reject(&self, task: &TaskRef, error: TaskError) {
+        task.header().cancel();
+        self.notifier
+            .notice(task, SlotNotice::Rejected(error.clone()));
+        task.reject(error);
+    }
+
+    // ---- closing -------------------------------------------------------------------------------
+
+    pub(crate) fn closed(&self) -> Option<Close> {
+        match self.closed.load(Ordering::SeqCst) {
+            OPEN => None,
+            DRAINING => Some(Close::Drain),
+            _ => Some(Close::Now),
+        }
+    }
+
+    /// Refuses new work from now on.
+    pub(crate) fn close(self: &Arc<Self>, how: Close) {
+        let level = match how {
+            Close::Drain => DRAINING,
+            Close::Now => STOPPED,
+        };
+        self.closed.fetch_max(level, Ordering::SeqCst);
+        for lane in self.lanes.all() {
+            // Even with nothing to do this is a fence: whoever saw the queue open has left the lane by now.
+            let (waiting, running) = self.visit(&lane, |state, _| match how {
+                Close::Drain => (Vec::new(), Vec::new()),
+                Close::Now => {
+                    let running = state
+                        .core
+                        .unsettled()
+                        .map(|(_, task)| Arc::clone(task))
+                        .collect();
+                    (state.core.clear(), running)
+                }
+            });
+            for task in waiting {
+                self.reject(&task, TaskError::Closed { reason: how });
+            }
+            for task in running {
+                task.header().cancel();
+                self.notifier.notice(&task, SlotNotice::CancelRequested);
+            }
+        }
+    }
+
+    // ---- waiting for lanes to change -----------------------------------------------------------
+
+    /// Wakes whoever waits for lanes to change.
+    ///
+    /// A waiter registers before it looks at a lane. A change that it does not see is made under that lane's
+    /// lock after the look, and so after the registration: it finds the waiter here.
+    pub(crate) fn ring(&self) {
+        if self.watchers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        *self.changes.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done` says so, which is asked again after each change. Returns whether it did.
+    pub(crate) fn wait_for(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        let answer = loop {
+            let seen = *self.changes.lock();
+            if done() {
+                break true;
+            }
+            let mut changes = self.changes.lock();
+            if *changes == seen && self.changed.wait_until(&mut changes, deadline).timed_out() {
+                drop(changes);
+                break done();
+            }
+            drop(changes);
+            if clock::now() >= deadline {
+                break done();
+            }
+        };
+        self.watchers.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+}
