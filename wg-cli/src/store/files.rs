@@ -82,6 +82,22 @@ pub fn open_to_read(path: &Path) -> Result<Option<File>, StoreError> {
     }
 }
 
+/// Reads a whole file that belongs to the user, who may have put a link in its place; `None` if there is none.
+///
+/// # Errors
+/// As [`open`], but a link is followed.
+pub fn read_following(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::canonicalize(path) {
+        Ok(target) => read(&target),
+        Err(error) if absent(&error) => Ok(None),
+        Err(source) => Err(StoreError::Io {
+            doing: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Whether an error says that the file, or a directory on the way to it, is not there.
 #[must_use]
 pub fn absent(error: &io::Error) -> bool {

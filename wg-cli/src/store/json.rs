@@ -1,8 +1,13 @@
 //! Values that are JSON already, as bytes.
 
+use std::path::Path;
+
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use super::{StoreError, files};
 
 /// Why none of these can fail.
 const SURE: &str = "because text keys and plain values always serialize to memory";
@@ -27,4 +32,17 @@ pub(super) fn value(record: &impl Serialize) -> Value {
 /// Returns a value's text.
 pub(super) fn raw(value: &Value) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect(SURE)
+}
+
+/// Reads a small record; `None` if there is no file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = files::read(path)? else {
+        return Ok(None);
+    };
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt {
+        path: path.to_owned(),
+        line: error.line(),
+        reason: error.to_string(),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
 }

@@ -122,6 +122,21 @@ impl Appender {
         Ok(())
     }
 
+    /// Moves the file to `NAME.1` (after `NAME.1` to `NAME.2`, `keep` of them) and goes on with an empty one, the lock held throughout.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rotate(&mut self, keep: u32) -> Result<(), StoreError> {
+        files::rotate(&self.path, keep)?;
+        self.file = files::open(
+            &self.path,
+            OpenOptions::new().read(true).append(true).create(true),
+        )?;
+        self.length = 0;
+        self.created = true;
+        Ok(())
+    }
+
     /// Writes `bytes` at the end, all or nothing.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if let Err(source) = self.file.write_all(bytes) {

@@ -4,8 +4,11 @@
 //! of the file; a line or a field that we do not understand is kept as it was.
 
 pub mod chat_state;
+pub mod config;
 mod cursor;
 pub mod error;
+pub mod events;
+pub mod exit_record;
 pub mod files;
 pub mod graph;
 mod json;
@@ -14,7 +17,11 @@ pub mod messages;
 pub mod registry;
 pub mod rename;
 pub mod resolve;
+pub mod service_state;
+pub mod setting;
 pub mod task;
+mod toml_section;
+pub mod watch;
 pub mod workspace;
 
 pub use error::StoreError;

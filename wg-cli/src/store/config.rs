@@ -1,0 +1,416 @@
+//! `config.toml`: the settings of a workspace.
+//!
+//! The sections `[service]`, `[supervisor]` and `[agents.NAME]` are ours: an unknown key or a bad value in them is an error. Every other
+//! section belongs to somebody else and is not looked at; nothing here ever writes the file.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use supervisor::Policy;
+use toml::de::{DeTable, DeValue};
+
+use super::setting::{self, A_SIZE, A_SPAN};
+use super::toml_section::{Section, Source};
+use super::{Workspace, files};
+use crate::agent::BUILT_IN;
+use crate::failure::Failure;
+use crate::names::Protocol;
+
+/// The settings of a workspace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[service]`.
+    pub service: ServiceConfig,
+    /// `[supervisor]`: the restart policy.
+    pub supervisor: Policy,
+    /// `[agents.NAME]`.
+    pub agents: BTreeMap<String, AgentConfig>,
+}
+
+/// `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// The agent of chats that name none; the first known one on PATH if `None`.
+    pub agent: Option<String>,
+    /// How many turns run at a time.
+    pub max_turns: MaxTurns,
+    /// How long a handler stays with nobody there and nothing to do.
+    pub idle_timeout: Duration,
+    /// How long a turn may go without a sign of progress.
+    pub stall_ceiling: Duration,
+    /// How long a process has between a polite signal and SIGKILL.
+    pub stop_grace: Duration,
+    /// How many handlers start at a time.
+    pub max_starts: NonZeroU32,
+    /// How much memory a handler and what is below it may use.
+    pub memory_cap: MemoryCap,
+    /// What becomes of a message whose handler was killed during its turn.
+    pub on_interrupted: OnInterrupted,
+    /// At how many bytes a log is rotated.
+    pub log_max_size: u64,
+    /// How many rotated logs stay.
+    pub log_keep: u32,
+}
+
+/// How many turns run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxTurns {
+    /// As many as there are processors.
+    Auto,
+    /// This many.
+    Count(NonZeroU32),
+}
+
+/// How much memory a handler and what is below it may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryCap {
+    /// A share of what the machine has.
+    Auto,
+    /// No limit.
+    Off,
+    /// This many bytes.
+    Bytes(u64),
+}
+
+/// What becomes of a message whose handler was killed during its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInterrupted {
+    /// It is taken again if the agent had shown no output yet, else it fails.
+    Auto,
+    /// It is taken again.
+    Retry,
+    /// It fails, with the partial output in the reply.
+    Fail,
+}
+
+/// Whether an agent shares its working directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exclusive {
+    /// One turn at a time in a directory.
+    Dir,
+    /// Any number.
+    None,
+}
+
+/// `[agents.NAME]`. What is `None` is as in the built-in agent of that name, or as in `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentConfig {
+    /// Program and arguments.
+    pub command: Option<Vec<String>>,
+    /// How a message reaches it.
+    pub protocol: Option<Protocol>,
+    /// Variables that are added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// Where it works; relative to the directory of the workspace.
+    pub cwd: Option<PathBuf>,
+    /// What its leader is sent to end it, in this order, before SIGKILL.
+    pub stop_signals: Option<Vec<Signal>>,
+    /// How long a turn may go without a sign of progress.
+    pub stall_ceiling: Option<Duration>,
+    /// Whether it shares its working directory.
+    pub exclusive: Option<Exclusive>,
+    /// Whether what it leaves running is left alone.
+    pub leave_children: Option<bool>,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            agent: None,
+            max_turns: MaxTurns::Auto,
+            idle_timeout: Duration::from_secs(300),
+            stall_ceiling: Duration::from_secs(600),
+            stop_grace: Duration::from_secs(10),
+            max_starts: const { NonZeroU32::new(4).expect("because 4 is not 0") },
+            memory_cap: MemoryCap::Auto,
+            on_interrupted: OnInterrupted::Auto,
+            log_max_size: 10 * 1024 * 1024,
+            log_keep: 5,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            service: ServiceConfig::default(),
+            supervisor: Policy::standard(),
+            agents: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the settings of a workspace; the defaults if it has no file.
+    ///
+    /// # Errors
+    /// Code 78, naming file, line, key and what is allowed; 71 or 77 if the file cannot be read.
+    pub fn load(workspace: &Workspace) -> Result<Self, Failure> {
+        let path = workspace.config_path();
+        let Some(bytes) = files::read_following(&path)? else {
+            return Ok(Self::default());
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &path),
+            Err(error) => {
+                let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let source = Source {
+                    path: &path,
+                    text: &text,
+                };
+                Err(source.failure(text.len(), "this is not UTF-8"))
+            }
+        }
+    }
+
+    /// Reads settings; `path` is what complaints name.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        let source = Source { path, text };
+        let root = DeTable::parse(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            source.failure(offset, &error.message().replace('\n', ", "))
+        })?;
+        let root = root.get_ref();
+        let mut config = Self::default();
+        for (name, section) in Section::of_each(source, root, "agents")? {
+            let agent = read_agent(&name, section)?;
+            config.agents.insert(name, agent);
+        }
+        if let Some(section) = Section::of(source, root, "service")? {
+            config.read_service(section)?;
+        }
+        if let Some(section) = Section::of(source, root, "supervisor")? {
+            config.supervisor = read_policy(section)?;
+        }
+        Ok(config)
+    }
+
+    /// Returns the names that `agent = …` may take.
+    #[must_use]
+    pub fn agent_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self
+            .agents
+            .keys()
+            .map(String::as_str)
+            .chain(BUILT_IN)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn read_service(&mut self, mut section: Section<'_>) -> Result<(), Failure> {
+        let names = self.agent_names().join(", ");
+        let agent = section.get("agent", &format!("one of: {names}"), |value| {
+            setting::text(value).filter(|name| self.agent_names().contains(&name.as_str()))
+        })?;
+        let service = &mut self.service;
+        service.agent = agent;
+        section.set(
+            &mut service.max_turns,
+            "max_turns",
+            "\"auto\" or a number from 1 on",
+            |value| match value.as_str() {
+                Some("auto") => Some(MaxTurns::Auto),
+                Some(_) => None,
+                None => count(value).map(MaxTurns::Count),
+            },
+        )?;
+        section.set(
+            &mut service.idle_timeout,
+            "idle_timeout",
+            A_SPAN,
+            setting::span,
+        )?;
+        section.set(
+            &mut service.stall_ceiling,
+            "stall_ceiling",
+            A_SPAN,
+            setting::span,
+        )?;
+        section.set(&mut service.stop_grace, "stop_grace", A_SPAN, setting::span)?;
+        section.set(
+            &mut service.max_starts,
+            "max_starts",
+            "a number from 1 on",
+            count,
+        )?;
+        section.set(
+            &mut service.memory_cap,
+            "memory_cap",
+            &format!("\"auto\", \"off\" or {A_SIZE}"),
+            |value| match value.as_str() {
+                Some("auto") => Some(MemoryCap::Auto),
+                Some("off") => Some(MemoryCap::Off),
+                Some(_) | None => setting::size(value)
+                    .filter(|bytes| *bytes > 0)
+                    .map(MemoryCap::Bytes),
+            },
+        )?;
+        section.set(
+            &mut service.on_interrupted,
+            "on_interrupted",
+            "\"auto\", \"retry\" or \"fail\"",
+            |value| match value.as_str()? {
+                "auto" => Some(OnInterrupted::Auto),
+                "retry" => Some(OnInterrupted::Retry),
+                "fail" => Some(OnInterrupted::Fail),
+                _ => None,
+            },
+        )?;
+        section.set(
+            &mut service.log_max_size,
+            "log_max_size",
+            &format!("{A_SIZE}, from 4KiB on"),
+            |value| setting::size(value).filter(|bytes| *bytes >= 4096),
+        )?;
+        section.set(
+            &mut service.log_keep,
+            "log_keep",
+            "a number from 0 to 1000",
+            |value| setting::whole(value).filter(|keep| *keep <= 1000),
+        )?;
+        section.finish()
+    }
+}
+
+fn count(value: &DeValue<'_>) -> Option<NonZeroU32> {
+    setting::whole(value).and_then(NonZeroU32::new)
+}
+
+/// Reads the restart policy; its own rules are the supervisor's to check.
+fn read_policy(mut section: Section<'_>) -> Result<Policy, Failure> {
+    let mut policy = Policy::standard();
+    for (place, key) in [
+        (&mut policy.backoff_first, "backoff_first"),
+        (&mut policy.backoff_cap, "backoff_cap"),
+        (&mut policy.stable_after, "stable_after"),
+        (&mut policy.crash_window, "crash_window"),
+        (&mut policy.decay_every, "decay_every"),
+        (&mut policy.clean_window, "clean_window"),
+        (&mut policy.clean_pause, "clean_pause"),
+        (&mut policy.memory_window, "memory_window"),
+        (&mut policy.memory_pause, "memory_pause"),
+        (&mut policy.contention_probe, "contention_probe"),
+        (&mut policy.dependency_first, "dependency_first"),
+        (&mut policy.dependency_cap, "dependency_cap"),
+        (&mut policy.release_pause, "release_pause"),
+    ] {
+        section.set(place, key, A_SPAN, setting::span)?;
+    }
+    for (place, key) in [
+        (&mut policy.crash_soft, "crash_soft"),
+        (&mut policy.crash_hard, "crash_hard"),
+        (&mut policy.clean_budget, "clean_budget"),
+        (&mut policy.memory_budget, "memory_budget"),
+    ] {
+        section.set(place, key, "a number from 0 on", setting::whole)?;
+    }
+    section.set(
+        &mut policy.jitter,
+        "jitter",
+        "a number from 0.0 to 0.5",
+        setting::fraction,
+    )?;
+    section.set(
+        &mut policy.contention_pauses,
+        "contention_pauses",
+        "a list of seconds, such as [10, 20, 40]",
+        setting::spans,
+    )?;
+    section.set(
+        &mut policy.unsafe_no_backoff,
+        "unsafe_no_backoff",
+        "true or false",
+        setting::flag,
+    )?;
+    match policy.clone().validate() {
+        Ok(_) => {}
+        Err(error) => return Err(section.refuse(error.field, error.allowed)),
+    }
+    section.finish()?;
+    Ok(policy)
+}
+
+fn read_agent(name: &str, mut section: Section<'_>) -> Result<AgentConfig, Failure> {
+    let command = section.get("command", "a list of texts, the program first", |value| {
+        setting::texts(value)
+            .filter(|argv| argv.first().is_some_and(|program| !program.is_empty()) && no_nul(argv))
+    })?;
+    if command.is_none() && !BUILT_IN.contains(&name) {
+        return Err(section.refuse("command", "a list of texts, the program first"));
+    }
+    let protocol = section.get("protocol", "\"stdin\" or \"arg\"", |value| {
+        Protocol::parse(value.as_str()?)
+    })?;
+    if protocol == Some(Protocol::Arg)
+        && let Some(argv) = &command
+        && !argv
+            .iter()
+            .any(|argument| argument.contains(crate::agent::PLACE))
+    {
+        return Err(section.refuse(
+            "command",
+            "under protocol \"arg\" a list with `{message}` in one of the arguments",
+        ));
+    }
+    let env = section.get(
+        "env",
+        "a table of texts, such as { KEY = \"value\" }",
+        |value| {
+            let table = value.as_table()?;
+            table
+                .iter()
+                .map(|(key, value)| {
+                    let key = key.get_ref().to_string();
+                    let value = setting::text(value.get_ref())?;
+                    let writable =
+                        !key.is_empty() && !key.contains(['=', '\0']) && !value.contains('\0');
+                    writable.then_some((key, value))
+                })
+                .collect::<Option<BTreeMap<_, _>>>()
+        },
+    )?;
+    let agent = AgentConfig {
+        command,
+        protocol,
+        env: env.unwrap_or_default(),
+        cwd: section.get("cwd", "a path", |value| {
+            setting::text(value)
+                .filter(|path| !path.is_empty() && !path.contains('\0'))
+                .map(PathBuf::from)
+        })?,
+        stop_signals: section.get(
+            "stop_signals",
+            "a list of: HUP, INT, QUIT, TERM, KILL, USR1, USR2",
+            |value| {
+                value
+                    .as_array()?
+                    .iter()
+                    .map(|item| setting::parse_signal(item.get_ref().as_str()?))
+                    .collect()
+            },
+        )?,
+        stall_ceiling: section.get("stall_ceiling", A_SPAN, setting::span)?,
+        exclusive: section.get("exclusive", "\"dir\" or \"none\"", |value| {
+            match value.as_str()? {
+                "dir" => Some(Exclusive::Dir),
+                "none" => Some(Exclusive::None),
+                _ => None,
+            }
+        })?,
+        leave_children: section.get("leave_children", "true or false", setting::flag)?,
+    };
+    section.finish()?;
+    Ok(agent)
+}
+
+fn no_nul(argv: &[String]) -> bool {
+    argv.iter().all(|argument| !argument.contains('\0'))
+}
