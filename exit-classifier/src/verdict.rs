@@ -195,8 +195,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Returns one sentence for a person, such as "left with code 75 after 31 ms: the session lock was held (rule `lock_held`)", the rule's name
-    /// without quotes.
+    /// Returns one sentence for a person, such as `left with code 75 after 31 ms: the session lock was held (rule lock_held)`.
     #[must_use]
     pub fn sentence(&self) -> String {
         self.to_string()

@@ -74,13 +74,15 @@ fn an_interrupt_ends_a_turn_in_whatever_way_and_a_handler_only_by_its_signal() {
         );
     }
     let handler = RuleSet::handler();
-    check(
-        &handler,
-        &asked(Asked::Interrupt, signal(2)),
-        Cause::Requested,
-        Counts::Nothing,
-        "interrupt_asked",
-    );
+    for rules in [&handler, &RuleSet::command()] {
+        check(
+            rules,
+            &asked(Asked::Interrupt, signal(2)),
+            Cause::Requested,
+            Counts::Nothing,
+            "interrupt_asked",
+        );
+    }
     check(
         &handler,
         &asked(Asked::Interrupt, Ending::Code(1)),
@@ -128,6 +130,13 @@ fn a_release_that_was_asked_for_excuses_leaving_and_not_failing() {
         Cause::Killed,
         Counts::Crash,
         "killed",
+    );
+    check(
+        &RuleSet::command(),
+        &release(Ending::Code(0)),
+        Cause::Released,
+        Counts::Nothing,
+        "released_clean",
     );
     // The request may have come past us, through a file: 92 says it all the same.
     check(
