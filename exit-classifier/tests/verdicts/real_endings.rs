@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use crate::common::{Shell, check, never_started, run, seen, signal};
+use crate::common::{Shell, check, never_started, run, seen};
 use exit_classifier::{Cause, Counts, Ending, Observation, RuleSet, errno};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
@@ -133,8 +133,12 @@ fn a_shell_that_reports_a_signal_with_its_code_is_believed_only_if_it_is_known_a
             wrapper: true,
             ..seen(ending)
         };
+        let died_of = Ending::Signal {
+            number,
+            core: false,
+        };
         for rules in [RuleSet::handler(), RuleSet::agent(), RuleSet::command()] {
-            let (told, died) = (rules.classify(&told), rules.classify(&seen(signal(number))));
+            let (told, died) = (rules.classify(&told), rules.classify(&seen(died_of)));
             assert_eq!(
                 (told.cause, told.counts, &told.rule),
                 (died.cause, died.counts, &died.rule),
