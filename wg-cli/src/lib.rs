@@ -1,8 +1,28 @@
 #![doc = include_str!("../README.md")]
 
 pub mod agent;
+pub mod chat;
 pub mod clock;
+pub mod daemon;
 pub mod exit_code;
 pub mod failure;
+pub mod ipc;
 pub mod names;
+pub mod ops;
+pub mod presence;
+pub mod reply;
 pub mod store;
+pub mod why;
+pub mod wire;
+
+use std::path::PathBuf;
+
+/// The program that runs now, to start itself again: a name that also holds after an upgrade has replaced the file.
+#[must_use]
+pub fn self_exe() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        PathBuf::from("/proc/self/exe")
+    } else {
+        std::env::current_exe().unwrap_or_else(|_| PathBuf::from("wg"))
+    }
+}

@@ -1,0 +1,285 @@
+//! Boot: which chats there are, which handlers of an earlier daemon live on, and what dead ones left behind.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervisor::Adopted;
+
+use super::host::unit_of;
+use super::{Daemon, QUERY, holder, reap};
+use crate::chat::{Need, Wish};
+use crate::clock;
+use crate::failure::Failure;
+use crate::names::EventKind;
+use crate::store::StoreError;
+use crate::store::chat_state::ChatRecord;
+use crate::store::events::EventLine;
+use crate::store::graph::{ChatId, Graph};
+use crate::store::rename::Dry;
+use crate::store::resolve::{self, Make};
+use crate::store::workspace::Workspace;
+
+/// How long the leftovers of one dead handler may take to be gone.
+const LEFTOVERS: Duration = Duration::from_secs(10);
+
+/// Takes the workspace's chats over.
+///
+/// # Errors
+///
+/// The graph cannot be read or migrated; an unreadable graph never reads as "no chats".
+pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    migrate(daemon)?;
+    let live = enroll(daemon)?;
+    for chat in &live {
+        daemon.ensure_unit(*chat);
+    }
+    let adopted = adopt(daemon, &live);
+    end_leftovers(daemon, &live, &adopted);
+    if live.is_empty() {
+        log::info!("No chat-loop tasks in graph — nothing to look after yet");
+    }
+    for chat in live.difference(&adopted) {
+        first_look(daemon, *chat);
+    }
+    Ok(())
+}
+
+/// As [`boot`], for a verb that works without a daemon: handlers are taken over so that they can be ended with
+/// proof, and nothing is started or swept.
+pub(super) fn take_over(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    let live = enroll(daemon)?;
+    for chat in &live {
+        daemon.ensure_unit(*chat);
+    }
+    adopt(daemon, &live);
+    Ok(())
+}
+
+/// Gives legacy ids their present form, once, with one line of the log.
+fn migrate(daemon: &Daemon) -> Result<(), Failure> {
+    let renamed = Graph::edit(&daemon.workspace, |graph| graph.rename_legacy(Dry::No))?;
+    if !renamed.is_empty() {
+        let names: Vec<String> = renamed
+            .renamed_ids
+            .iter()
+            .map(|(from, to)| format!("{from} → {to}"))
+            .collect();
+        log::info!(
+            "migrated the earlier ids of the graph: {}",
+            names.join(", ")
+        );
+        for kept in &renamed.kept {
+            log::warn!("{kept}");
+        }
+    }
+    Ok(())
+}
+
+/// Reads the graph and takes every chat into account; returns those that may run.
+fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
+    let loaded = Graph::load(&daemon.workspace)?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    for task in loaded.graph.chats() {
+        daemon.admit(task);
+    }
+    archive_orphan_states(daemon);
+    let chats = daemon.chats.lock();
+    Ok(chats
+        .iter()
+        .filter(|(_, entry)| matches!(entry.core.wish(), Wish::Run | Wish::Stopped))
+        .map(|(chat, _)| *chat)
+        .collect())
+}
+
+/// A state file of ours that names a chat the graph does not have archives itself: no spawn is ever tried for it.
+fn archive_orphan_states(daemon: &Daemon) {
+    let known: BTreeSet<ChatId> = daemon.chats.lock().keys().copied().collect();
+    let recorded = match recorded(&daemon.workspace) {
+        Ok(recorded) => recorded,
+        Err(e) => {
+            log::warn!("the state files cannot be listed: {e}");
+            return;
+        }
+    };
+    for (chat, record) in recorded {
+        if known.contains(&chat)
+            || record == ChatRecord::default()
+            || record.archived_at.is_some()
+            || record.purged_at.is_some()
+        {
+            continue;
+        }
+        log::warn!(
+            "Coordinator-{}: orphan supervisor state — {} is not in the graph; it is archived (no restart loop)",
+            chat.0,
+            chat.task_id()
+        );
+        let now = clock::now();
+        if let Err(e) = ChatRecord::update(&daemon.workspace, chat, |record| {
+            record.archived_at = Some(now);
+        }) {
+            log::error!("{chat}: {}", Failure::from(e));
+        }
+    }
+}
+
+/// Adopts the live handlers of earlier daemons: the nonce in the environment must be the one that was written down before
+/// the fork.
+fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>) -> BTreeSet<ChatId> {
+    let mut adopted = BTreeSet::new();
+    for chat in live {
+        let Ok(dir) = resolve::session_dir(&daemon.workspace, *chat, Make::No) else {
+            continue;
+        };
+        let Ok(record) = ChatRecord::load(&daemon.workspace, *chat) else {
+            continue;
+        };
+        let Some(spawn) = record.spawn else { continue };
+        // The lock names the handler even if the daemon died before it could write the pid down.
+        let holder = session_lock::inspect(&dir)
+            .ok()
+            .filter(session_lock::Inspection::is_held);
+        let holder = holder
+            .as_ref()
+            .and_then(|found| found.holder())
+            .map(|holder| holder.pid);
+        let expected = format!("{}/{chat}/{}", daemon.workspace.id(), spawn.nonce);
+        let candidates: BTreeSet<u32> = holder
+            .into_iter()
+            .chain(spawn.pid)
+            .filter(|pid| *pid > 1)
+            .collect();
+        for pid in candidates {
+            let Ok(Some(identity)) = session_lock::ProcessIdentity::of(pid) else {
+                continue;
+            };
+            let Some(start) = identity.start_ticks else {
+                continue;
+            };
+            if spawn.pid == Some(pid) && spawn.start_ticks.is_some_and(|known| known != start) {
+                continue;
+            }
+            if reap::marker_of(pid).as_deref() != Some(expected.as_str()) {
+                continue;
+            }
+            match daemon.driver().adopt(unit_of(*chat), pid, start, QUERY) {
+                Ok(Adopted::Alive) => {
+                    adopted.insert(*chat);
+                    break;
+                }
+                Ok(_) => {}
+                Err(e) => log::error!("{chat}: handler {pid} could not be adopted: {e}"),
+            }
+        }
+    }
+    adopted
+}
+
+/// Ends what dead handlers left behind, before anything is judged: a lock that only our own leftovers hold is
+/// never contention.
+fn end_leftovers(daemon: &Daemon, live: &BTreeSet<ChatId>, adopted: &BTreeSet<ChatId>) {
+    let all = match supervisor::tree::carriers(&daemon.marker(None)) {
+        Ok((all, _)) => all,
+        Err(e) => {
+            log::warn!("no process can be looked at, so leftovers stay: {e}");
+            return;
+        }
+    };
+    let mut owners = BTreeSet::new();
+    for process in all {
+        let Some(value) = reap::marker_of(process.pid) else {
+            continue;
+        };
+        let chat = value
+            .split('/')
+            .nth(1)
+            .and_then(|name| name.strip_prefix("chat-"))
+            .and_then(|n| n.parse().ok());
+        owners.extend(chat.map(ChatId));
+    }
+    let _ = live;
+    for chat in owners {
+        if adopted.contains(&chat) {
+            continue;
+        }
+        let ended = supervisor::tree::end(
+            None,
+            Some(&daemon.marker(Some(chat))),
+            LEFTOVERS,
+            &mut |pid| daemon.is_exempt(pid),
+        );
+        match ended {
+            Ok(report) => {
+                for process in report.ended {
+                    let text = format!(
+                        "ended `{}` (pid {}), left behind by a dead handler",
+                        process.name, process.pid
+                    );
+                    log::info!("Coordinator-{}: {text}", chat.0);
+                    daemon.events.write(EventLine {
+                        pid: Some(process.pid),
+                        ..EventLine::new(Some(chat), EventKind::OrphanEnded, text)
+                    });
+                }
+                for process in report.survivors {
+                    log::error!(
+                        "Coordinator-{}: `{}` (pid {}) could not be ended",
+                        chat.0,
+                        process.name,
+                        process.pid
+                    );
+                }
+            }
+            Err(e) => log::error!("{chat}: the leftovers could not be ended: {e}"),
+        }
+    }
+}
+
+/// A held session is shown and watched from the start; an unanswered message starts its chat; everything else stays
+/// idle, with nothing spawned.
+fn first_look(daemon: &Daemon, chat: ChatId) {
+    let Ok(dir) = resolve::session_dir(&daemon.workspace, chat, Make::No) else {
+        return;
+    };
+    match messages_seen(daemon, chat, &dir) {
+        Ok(()) => {}
+        Err(e) => log::warn!("{chat}: {}", Failure::from(e)),
+    }
+    let held = holder::live_holder(&dir).is_ok_and(|holder| holder.is_some());
+    let needed = matches!(daemon.look(chat, &dir), Ok(Need::Because(_)));
+    if held || needed {
+        daemon.driver().wake(unit_of(chat));
+    }
+}
+
+/// Remembers how many replies there are, so that only new ones count as finished turns.
+fn messages_seen(daemon: &Daemon, chat: ChatId, dir: &std::path::Path) -> Result<(), StoreError> {
+    let last = crate::store::messages::last_id(dir, crate::store::messages::Side::Outbox)?;
+    if let Some(entry) = daemon.chats.lock().get_mut(&chat) {
+        entry.replies = last;
+    }
+    Ok(())
+}
+
+/// Every chat that has a state file, with what is ours in it.
+fn recorded(workspace: &Workspace) -> std::io::Result<Vec<(ChatId, ChatRecord)>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(workspace.service_dir())? {
+        let name = entry?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("coordinator-state-"))
+            .and_then(|rest| rest.strip_suffix(".json"));
+        let Some(chat) = number.and_then(ChatId::from_digits) else {
+            continue;
+        };
+        match ChatRecord::load(workspace, chat) {
+            Ok(record) => all.push((chat, record)),
+            Err(e) => log::warn!("{}", Failure::from(e)),
+        }
+    }
+    Ok(all)
+}

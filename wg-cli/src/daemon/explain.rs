@@ -1,0 +1,465 @@
+//! Facts about a chat, and the words for them: the same for a list, for `wg why`, with the daemon up or down.
+
+use std::path::Path;
+
+use exit_classifier::Verdict;
+use serde_json::{Map, Value, json};
+use supervisor::State;
+
+use super::events::{account_name, park_text, wall};
+use super::{Daemon, QUERY};
+use crate::agent::AgentSpec;
+use crate::clock::{self, Timestamp};
+use crate::names::{ChatState, EventKind};
+use crate::ops::{ChatRow, HolderDto};
+use crate::store::chat_state::ChatRecord;
+use crate::store::config::Config;
+use crate::store::events::EventLine;
+use crate::store::graph::{ChatId, ChatTask};
+use crate::store::messages;
+use crate::store::resolve::{self, Make};
+use crate::store::workspace::Workspace;
+use crate::why::{Cure, Explanation, Fact, LastVerdict};
+
+/// Everything that the words are made of.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) chat: ChatId,
+    pub(super) task: ChatTask,
+    pub(super) agent: String,
+    pub(super) state: ChatState,
+    pub(super) machine: Option<supervisor::Explanation>,
+    pub(super) reason: Option<String>,
+    pub(super) last: Option<LastVerdict>,
+    pub(super) record: ChatRecord,
+    pub(super) unread: usize,
+    pub(super) consumers: usize,
+    pub(super) holder: Option<HolderDto>,
+    pub(super) pid: Option<u32>,
+    pub(super) paused: bool,
+}
+
+/// Explains a chat that the daemon knows.
+pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
+    let machine = daemon
+        .driver()
+        .explain(super::host::unit_of(chat), QUERY)
+        .ok()
+        .flatten();
+    let machine = machine.map(|report| report.explanation);
+    let record = ChatRecord::load(&daemon.workspace, chat).unwrap_or_default();
+    let state = daemon.chat_state(chat);
+    let (task, last, reason, consumers) = {
+        let chats = daemon.chats.lock();
+        let entry = chats.get(&chat);
+        (
+            entry.map_or_else(|| nameless(chat), |entry| entry.task.clone()),
+            entry.and_then(|entry| entry.last.clone()),
+            entry
+                .and_then(|entry| entry.reason)
+                .map(|reason| reason.to_string()),
+            entry.map_or(0, |entry| entry.core.consumers()),
+        )
+    };
+    let pid = machine
+        .as_ref()
+        .and_then(|machine| machine.state.process())
+        .map(|(pid, _)| pid);
+    let known = Known {
+        chat,
+        agent: agent_name(&daemon.config(), &task),
+        task,
+        state,
+        machine,
+        reason,
+        last,
+        record,
+        unread: unread(&daemon.workspace, chat),
+        consumers,
+        holder: holder(&daemon.workspace, chat, pid),
+        pid,
+        paused: daemon.paused.load(std::sync::atomic::Ordering::SeqCst),
+    };
+    words(&known)
+}
+
+/// A line of the list, for a chat that the daemon knows.
+pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Option<ChatRow> {
+    let (task, wish, consumers) = {
+        let chats = daemon.chats.lock();
+        let entry = chats.get(&chat)?;
+        (
+            entry.task.clone(),
+            entry.core.wish(),
+            entry.core.consumers(),
+        )
+    };
+    let idle = State::Idle {
+        since: supervisor::clock::now(),
+    };
+    let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
+    let pid = machine.and_then(State::process).map(|(pid, _)| pid);
+    Some(ChatRow {
+        chat_id: chat.0,
+        task_id: task.task_id.clone(),
+        title: task.title.clone(),
+        name: task.name.clone(),
+        state,
+        since: machine.and_then(since),
+        pid,
+        unread: unread(&daemon.workspace, chat),
+        consumers,
+        holder: holder(&daemon.workspace, chat, pid),
+        agent: agent_name(&daemon.config(), &task),
+        task_status: task.status,
+    })
+}
+
+/// The chat's agent by its name, or that it has none that can be used.
+pub(super) fn agent_name(config: &Config, task: &ChatTask) -> String {
+    AgentSpec::for_chat(config, task).map_or_else(|_| "unusable".to_owned(), |agent| agent.name)
+}
+
+/// How many messages wait.
+pub(super) fn unread(workspace: &Workspace, chat: ChatId) -> usize {
+    resolve::session_dir(workspace, chat, Make::No)
+        .ok()
+        .and_then(|dir| messages::unanswered(&dir).ok())
+        .map_or(0, |messages| messages.len())
+}
+
+/// Who holds the session, if it is not the handler itself.
+pub(super) fn holder(workspace: &Workspace, chat: ChatId, own: Option<u32>) -> Option<HolderDto> {
+    let dir = resolve::session_dir(workspace, chat, Make::No).ok()?;
+    live_holder(&dir).filter(|holder| Some(holder.pid) != own)
+}
+
+/// Who holds the session of this directory and lives.
+pub(super) fn live_holder(dir: &Path) -> Option<HolderDto> {
+    let found = session_lock::inspect(dir)
+        .ok()
+        .filter(session_lock::Inspection::is_held)?;
+    let holder = found.holder()?;
+    Some(HolderDto {
+        pid: holder.pid,
+        kind: holder.kind.to_string(),
+        since: holder.since.clone(),
+    })
+}
+
+fn since(state: &State) -> Option<Timestamp> {
+    match state {
+        State::Idle { since }
+        | State::Starting { since, .. }
+        | State::Running { since, .. }
+        | State::Ending { since, .. }
+        | State::Held { since, .. }
+        | State::Contended { since, .. }
+        | State::Parked { since, .. }
+        | State::Stopping { since, .. }
+        | State::Stopped { since, .. } => Some(wall(*since)),
+        State::Backoff { .. } | State::Degraded { .. } => None,
+    }
+}
+
+/// Puts what is known into words.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each state, side by side"
+)]
+pub(super) fn words(known: &Known) -> Explanation {
+    let chat = known.chat;
+    let machine = known.machine.as_ref();
+    let mut facts = Vec::new();
+    let mut fact = |label: &str, text: String| {
+        facts.push(Fact {
+            label: label.to_owned(),
+            text,
+        });
+    };
+    let mut you_can = Vec::new();
+    let mut can = |command: String, text: &str| {
+        you_can.push(Cure {
+            command,
+            text: text.to_owned(),
+        });
+    };
+    let next_at = machine.and_then(|machine| machine.next_at).map(wall);
+    let at = |moment: Option<Timestamp>| {
+        moment.map_or_else(
+            || "later".to_owned(),
+            |moment| format!("in {}", clock::span(moment.since(clock::now()))),
+        )
+    };
+    let mut since = machine.and_then(|machine| since(&machine.state));
+    if let Some(holder) = &known.holder {
+        let cwd = std::fs::read_link(format!("/proc/{}/cwd", holder.pid));
+        let place = cwd
+            .map(|cwd| format!("  cwd {}", cwd.display()))
+            .unwrap_or_default();
+        fact(
+            "holder",
+            format!(
+                "pid {}  {}  since {}{place}",
+                holder.pid, holder.kind, holder.since
+            ),
+        );
+    }
+    if let Some(pid) = known.pid {
+        let reason = known
+            .reason
+            .as_deref()
+            .map(|reason| format!(", started for: {reason}"))
+            .unwrap_or_default();
+        fact("handler", format!("pid {pid}{reason}"));
+    }
+    fact("agent", known.agent.clone());
+    if known.unread > 0 || known.consumers > 0 {
+        fact(
+            "waiting",
+            format!("{} unanswered, {} connected", known.unread, known.consumers),
+        );
+    }
+    if let Some(machine) = machine
+        && machine.crash.number > 0
+    {
+        fact(
+            "crashes",
+            format!(
+                "number {}, {} within {} (more than {} degrade)",
+                machine.crash.number,
+                machine.crash.in_window,
+                clock::span(machine.crash.window),
+                machine.crash.soft
+            ),
+        );
+    }
+    let decided = |what: &str, at: Option<Timestamp>| {
+        let by = known.record.wish_actor.as_deref().unwrap_or("somebody");
+        let when = at
+            .map(|at| format!(" {} ago", at.ago(clock::now())))
+            .unwrap_or_default();
+        format!("{what} by {by}{when}")
+    };
+    let (headline, next) = match known.state {
+        ChatState::Running | ChatState::Adopted => {
+            can(format!("wg chat attach {chat}"), "talk to it");
+            can(format!("wg chat stop {chat}"), "end its handler");
+            let head = if known.unread > 0 {
+                "answering"
+            } else {
+                "running"
+            };
+            (
+                head,
+                "its handler leaves when nobody is connected and nothing is unanswered for a while"
+                    .to_owned(),
+            )
+        }
+        ChatState::Starting => ("starting", "its handler is being started".to_owned()),
+        ChatState::Queued => ("queued", "its turn waits for a slot".to_owned()),
+        ChatState::Idle => {
+            can(format!("wg chat send {chat} TEXT"), "give it work");
+            (
+                "idle: nobody needs it",
+                "a message or a consumer wakes it".to_owned(),
+            )
+        }
+        ChatState::Held => {
+            can(
+                format!("wg session release {chat}"),
+                "ask it to leave at its turn boundary",
+            );
+            can(
+                format!("wg session takeover {chat}"),
+                "end it after 30 s if it does not",
+            );
+            let next = match (&known.holder, machine.map(|machine| &machine.state)) {
+                (_, Some(State::Contended { refusals, .. })) => {
+                    format!(
+                        "the lock is looked at again {} (refusal {refusals}); nothing is started meanwhile",
+                        at(next_at)
+                    )
+                }
+                (Some(holder), _) => format!(
+                    "nothing is tried while {} lives; {chat} starts when it ends",
+                    holder.pid
+                ),
+                (None, _) => format!("nothing is tried while it lives; {chat} starts when it ends"),
+            };
+            ("held by another process", next)
+        }
+        ChatState::Backoff => {
+            can(format!("wg chat resume {chat}"), "try at once");
+            can(format!("wg chat stop {chat}"), "leave it down");
+            let account = match machine.map(|machine| &machine.state) {
+                Some(State::Backoff {
+                    account, number, ..
+                }) => format!(" ({} {number})", account_name(*account)),
+                _ => String::new(),
+            };
+            (
+                "waiting before the next start",
+                format!("starts again {}{account}", at(next_at)),
+            )
+        }
+        ChatState::Degraded => {
+            can(
+                format!("wg chat resume {chat}"),
+                "try at once, and forget the crashes",
+            );
+            can(format!("wg chat stop {chat}"), "leave it down");
+            (
+                "degraded: it crashes too often",
+                format!("one more attempt {}", at(next_at)),
+            )
+        }
+        ChatState::Parked => {
+            can(
+                format!("wg chat resume {chat}"),
+                "try again once the cause is mended",
+            );
+            can(
+                "wg service reload".to_owned(),
+                "after a change of config.toml",
+            );
+            if let Some(State::Parked { reason, .. }) = machine.map(|machine| &machine.state) {
+                fact("parked", park_text(reason));
+            }
+            (
+                "parked: it is not started again by itself",
+                "nothing, until it is resumed or its configuration changes".to_owned(),
+            )
+        }
+        ChatState::Stopping => (
+            "stopping",
+            "its handler and all below it are being ended".to_owned(),
+        ),
+        ChatState::Stopped => {
+            can(format!("wg chat resume {chat}"), "let it run again");
+            since = known.record.stopped_at.or(since);
+            fact("stopped", decided("stopped", known.record.stopped_at));
+            (
+                "stopped",
+                "nothing, until it is resumed; messages wait".to_owned(),
+            )
+        }
+        ChatState::Archived => {
+            can(format!("wg chat restore {chat}"), "bring it back");
+            since = known.record.archived_at;
+            fact("archived", decided("archived", known.record.archived_at));
+            ("archived", "nothing, until it is restored".to_owned())
+        }
+        ChatState::Purged => {
+            can(format!("wg chat restore {chat}"), "bring it back");
+            since = known.record.purged_at;
+            fact("purged", decided("purged", known.record.purged_at));
+            ("purged", "nothing, until it is restored".to_owned())
+        }
+        ChatState::Dormant => {
+            can("wg service start".to_owned(), "start the service");
+            (
+                "dormant: the service is not running",
+                "nothing, until the service runs".to_owned(),
+            )
+        }
+    };
+    let next = if known.paused {
+        format!("{next} (the service is paused: wg service resume)")
+    } else {
+        next
+    };
+    Explanation {
+        chat_id: chat.0,
+        task_id: known.task.task_id.clone(),
+        state: known.state,
+        since,
+        headline: headline.to_owned(),
+        facts,
+        last: known.last.clone(),
+        next,
+        next_at,
+        you_can,
+    }
+}
+
+/// A chat of which nothing is known but its number.
+fn nameless(chat: ChatId) -> ChatTask {
+    ChatTask {
+        id: chat,
+        task_id: chat.task_id(),
+        title: format!("Chat {}", chat.0),
+        name: None,
+        status: "unknown".to_owned(),
+        live: false,
+        archived: false,
+        legacy: false,
+        argv: None,
+        preset: None,
+        cwd: None,
+        model: None,
+        endpoint: None,
+        created_at: None,
+    }
+}
+
+impl LastVerdict {
+    /// What is kept of a verdict.
+    pub(super) fn of(verdict: &Verdict, pid: u32) -> Self {
+        let evidence: Map<String, Value> = verdict
+            .evidence
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Value::from(value.clone())))
+            .collect();
+        Self {
+            class: verdict.class.to_string(),
+            cause: verdict.cause.to_string(),
+            rule: verdict.rule.to_string(),
+            counts: verdict.counts.to_string(),
+            evidence,
+            text: verdict.sentence(),
+            at: clock::now(),
+            pid: Some(pid),
+        }
+    }
+
+    /// The verdict that an earlier daemon wrote down.
+    pub(super) fn from_event(line: &EventLine) -> Option<Self> {
+        if line.event != EventKind::Exited {
+            return None;
+        }
+        let verdict = line.verdict.as_ref()?;
+        let word = |name: &str| {
+            verdict
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Some(Self {
+            class: word("class"),
+            cause: word("cause"),
+            rule: word("rule"),
+            counts: word("counts"),
+            evidence: verdict
+                .get("evidence")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+            text: line.text.clone(),
+            at: line.ts,
+            pid: line.pid,
+        })
+    }
+
+    /// The verdict as it stands in an event.
+    pub(super) fn to_event(&self) -> Value {
+        json!({
+            "class": self.class,
+            "cause": self.cause,
+            "rule": self.rule,
+            "counts": self.counts,
+            "evidence": self.evidence,
+        })
+    }
+}

@@ -1,0 +1,326 @@
+//! What the supervisor's driver asks about chats: may this one start, how is it started, what did its end mean.
+//!
+//! Everything here runs on the driver's thread and is short: a few small files are read, nothing is waited for.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use exit_classifier::{Asked, Ending, LockHolder, Observation, RuleSet};
+use supervisor::tree::Marker;
+use supervisor::{
+    Cooperation, Disposition, Ended, Generation, Host, Ladder, Notice, Prepared, Rung,
+    StartReason as Cause, UnitId,
+};
+
+use super::{Daemon, holder};
+use crate::chat::{Happened, Need, WhyNot};
+use crate::clock;
+use crate::names::{EventKind, StartReason};
+use crate::store::chat_state::{ChatRecord, SpawnRecord};
+use crate::store::exit_record::ExitRecord;
+use crate::store::graph::ChatId;
+use crate::store::resolve::{self, Make};
+use crate::wire;
+
+/// The environment variable that everything below a handler carries: `<workspace id>/<chat>/<nonce>`.
+pub(super) const MARKER: &str = "WG_SESSION";
+
+/// How often a decision that cannot be taken just now is tried again.
+const NOT_NOW: Duration = Duration::from_secs(2);
+
+/// How much of the end of a log is evidence, in bytes.
+const TAIL: u64 = 2048;
+
+/// The driver's host: the daemon, seen from the driver's thread.
+#[derive(Debug)]
+pub(super) struct ChatHost {
+    daemon: Arc<Daemon>,
+    rules: RuleSet,
+}
+
+impl ChatHost {
+    pub(super) fn new(daemon: Arc<Daemon>) -> Self {
+        Self {
+            daemon,
+            rules: RuleSet::handler(),
+        }
+    }
+
+    /// The command that serves the chat, and the record of the decision, written before anything is started.
+    fn go(
+        &self,
+        chat: ChatId,
+        generation: Generation,
+        reason: StartReason,
+        dir: &Path,
+    ) -> io::Result<Command> {
+        let daemon = &self.daemon;
+        let nonce = crate::store::registry::nonce().map_err(io::Error::other)?;
+        let record = SpawnRecord {
+            nonce: nonce.clone(),
+            generation: generation.0,
+            reason,
+            actor: "daemon".to_owned(),
+            at: clock::now(),
+            pid: None,
+            start_ticks: None,
+            boot_id: clock::boot_id().map(str::to_owned),
+        };
+        ChatRecord::update(&daemon.workspace, chat, |state| {
+            state.spawn = Some(record.clone());
+        })
+        .map_err(io::Error::other)?;
+        let log = handler_log(dir, daemon.config().service.log_max_size)?;
+        let mut command = Command::new(crate::self_exe());
+        command
+            .arg0("wg")
+            .arg("--dir")
+            .arg(daemon.workspace.root())
+            .arg("spawn-task")
+            .arg(chat.task_id())
+            .current_dir(daemon.workspace.root().parent().unwrap_or(Path::new("/")))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WG_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("WG_DIR", daemon.workspace.root())
+            .env("WG_CHAT_REF", chat.to_string())
+            .env(
+                MARKER,
+                format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
+            );
+        Ok(command)
+    }
+}
+
+impl Host for ChatHost {
+    fn prepare(&mut self, unit: UnitId, generation: Generation, reason: Cause) -> Prepared {
+        let chat = chat_of(unit);
+        let daemon = Arc::clone(&self.daemon);
+        let not_now = |reason: String| Prepared::NotNow {
+            reason,
+            after: NOT_NOW,
+        };
+        if let Some(why) = daemon.starts_are_off() {
+            return not_now(why.to_owned());
+        }
+        let dir = match resolve::session_dir(&daemon.workspace, chat, Make::Yes) {
+            Ok(dir) => dir,
+            Err(e) => {
+                return not_now(format!(
+                    "the session directory of {chat} cannot be made: {e}"
+                ));
+            }
+        };
+        match daemon.need(chat) {
+            Need::Not(WhyNot::Wish(_)) => return Prepared::NotNeeded,
+            Need::Not(WhyNot::HeldOff(until)) => {
+                let left = until.saturating_duration_since(clock::steady());
+                return Prepared::NotNow {
+                    reason: "it was released to a person".to_owned(),
+                    after: left,
+                };
+            }
+            Need::Not(WhyNot::NobodyNeedsIt) | Need::Because(_) => {}
+        }
+        // The lock before the need: whoever holds it is shown and watched, whether or not somebody waits.
+        match holder::live_holder(&dir) {
+            Ok(Some((holder, watchable))) => return Prepared::Held { holder, watchable },
+            Ok(None) => {}
+            Err(e) => return not_now(format!("the session lock cannot be read: {e}")),
+        }
+        let need = match daemon.look(chat, &dir) {
+            Ok(need) => need,
+            Err(e) => return not_now(format!("the inbox cannot be read: {e}")),
+        };
+        let Need::Because(need) = need else {
+            return Prepared::NotNeeded;
+        };
+        let reason = if matches!(reason, Cause::Retry(_)) {
+            StartReason::Retry
+        } else {
+            need
+        };
+        if let Err(refusal) = daemon.agent_of(chat) {
+            return Prepared::Refused {
+                reason: refusal.to_string(),
+            };
+        }
+        match self.go(chat, generation, reason, &dir) {
+            Ok(command) => {
+                daemon.starting(chat, reason);
+                Prepared::Go(Box::new(command))
+            }
+            Err(e) => not_now(format!(
+                "the decision to start could not be written down: {e}"
+            )),
+        }
+    }
+
+    fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, start_ticks: u64) {
+        let chat = chat_of(unit);
+        let written = ChatRecord::update(&self.daemon.workspace, chat, |state| {
+            if let Some(spawn) = &mut state.spawn
+                && spawn.generation == generation.0
+            {
+                spawn.pid = Some(pid);
+                spawn.start_ticks = Some(start_ticks);
+            }
+        });
+        if let Err(e) = written {
+            // The nonce in its environment still tells a later daemon whose it is.
+            log::warn!("{chat}: the pid of handler {pid} could not be written down: {e}");
+        }
+        self.daemon.act(chat, Happened::Started);
+    }
+
+    fn judge(&mut self, unit: UnitId, ended: &Ended) -> Disposition {
+        let chat = chat_of(unit);
+        let daemon = Arc::clone(&self.daemon);
+        let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok();
+        let holder = dir
+            .as_deref()
+            .and_then(|dir| holder::live_holder(dir).ok().flatten());
+        let tail = dir
+            .as_deref()
+            .map(|dir| tail(&dir.join("handler.log")))
+            .unwrap_or_default();
+        let mut seen = Observation::new(
+            ended.status.map_or(Ending::Lost, Ending::from),
+            ended.ran_for,
+        );
+        if ended.stop_asked {
+            seen.asked = Some(Asked::Stop);
+        }
+        seen.lock_holder = holder.as_ref().map(|(holder, _)| LockHolder {
+            pid: holder.pid,
+            alive: true,
+            own_child: holder.pid == ended.pid,
+        });
+        seen.stderr_tail = &tail;
+        let verdict = self.rules.classify(&seen);
+        let disposition = wire::disposition(&verdict, holder, None);
+        daemon.ended(chat, ended, &verdict);
+        disposition
+    }
+
+    fn lost_status(&mut self, unit: UnitId, pid: u32, _start_ticks: u64) -> Option<ExitStatus> {
+        let chat = chat_of(unit);
+        let dir = resolve::session_dir(&self.daemon.workspace, chat, Make::No).ok()?;
+        let record = ExitRecord::read(&dir)
+            .ok()
+            .flatten()
+            .filter(|record| record.pid == pid)?;
+        match (record.code, record.signal) {
+            (_, Some(signal)) => Some(ExitStatus::from_raw(signal)),
+            (Some(code), None) => Some(ExitStatus::from_raw(code << 8)),
+            (None, None) => None,
+        }
+    }
+
+    fn notice(&mut self, unit: UnitId, notice: &Notice) {
+        self.daemon.notice(chat_of(unit), notice);
+    }
+
+    fn marker(&mut self, unit: UnitId) -> Option<Marker> {
+        Some(self.daemon.marker(Some(chat_of(unit))))
+    }
+
+    fn cooperate(&mut self, unit: UnitId, step: Cooperation) -> bool {
+        match step {
+            Cooperation::Release => {
+                let chat = chat_of(unit);
+                let Ok(dir) = resolve::session_dir(&self.daemon.workspace, chat, Make::No) else {
+                    return false;
+                };
+                match session_lock::request_release(&dir) {
+                    Ok(session_lock::ReleaseRequest::Asked { .. }) => {
+                        self.daemon.event(
+                            EventKind::ReleaseRequested,
+                            Some(chat),
+                            "asked to leave at its turn boundary",
+                        );
+                        true
+                    }
+                    // It has not taken its lock yet, so it cannot be asked: the signals come next.
+                    Ok(_) => false,
+                    Err(e) => {
+                        log::debug!("{chat}: no release could be requested: {e}");
+                        false
+                    }
+                }
+            }
+            // A handler's standard input is the null device.
+            Cooperation::CloseStdin => false,
+        }
+    }
+
+    fn ladder(&mut self, _unit: UnitId) -> Ladder {
+        let grace = self.daemon.stop_grace();
+        Ladder {
+            release_grace: grace,
+            stdin_grace: Duration::ZERO,
+            // SIGTERM lets the handler end its agent by the agent's own ladder and write down what became of the turn.
+            signals: vec![Rung {
+                signal: nix::sys::signal::Signal::SIGTERM as i32,
+                grace: grace.max(Duration::from_secs(2)),
+            }],
+            final_grace: Duration::from_secs(5),
+        }
+    }
+
+    fn is_exempt(&mut self, pid: u32) -> bool {
+        self.daemon.is_exempt(pid)
+    }
+}
+
+/// The chat that a unit stands for: they have the same number.
+pub(super) fn chat_of(unit: UnitId) -> ChatId {
+    ChatId(u32::try_from(unit.0).unwrap_or(u32::MAX))
+}
+
+/// The unit of a chat.
+pub(super) fn unit_of(chat: ChatId) -> UnitId {
+    UnitId(u64::from(chat.0))
+}
+
+/// The handler's log, opened for appending: a file, never a pipe, so that a dead daemon does not kill a handler.
+fn handler_log(dir: &Path, max: u64) -> io::Result<std::fs::File> {
+    let path = dir.join("handler.log");
+    if path.metadata().is_ok_and(|metadata| metadata.len() > max) {
+        std::fs::rename(&path, dir.join("handler.log.1"))?;
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// The last bytes of a file, nothing where it cannot be read.
+fn tail(path: &Path) -> Vec<u8> {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().unwrap_or_default()
+}

@@ -1,0 +1,514 @@
+//! The verbs without a daemon: on the files alone, or, where a process may have to be ended, by a daemon without
+//! doors that lives for the length of one verb and so shares every rule with the real one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Map, Value};
+
+use super::explain::{self, Known};
+use super::run::{Ending, lock_service};
+use super::{Daemon, boot, purge as purging, reap, wishes};
+use crate::agent::AgentSpec;
+use crate::chat::{Happened, Wish};
+use crate::clock;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::protocol::NewChatRequest;
+use crate::names::ChatState;
+use crate::ops::{
+    Caller, ChatChange, ChatRow, CreatedChat, PurgeOptions, PurgeReport, SendOptions, Sent,
+};
+use crate::store::StoreError;
+use crate::store::chat_state::ChatRecord;
+use crate::store::config::Config;
+use crate::store::events::EventLog;
+use crate::store::graph::{ChatId, ChatTask, Graph, NewChat};
+use crate::store::messages::{self, NewMessage, Role, Side};
+use crate::store::resolve::{self, Make};
+use crate::store::workspace::Workspace;
+use crate::why::Explanation;
+
+/// Makes a chat in the graph, with its session directory.
+///
+/// # Errors
+///
+/// The number is taken, the agent is unknown, or a file cannot be written.
+pub fn create_chat(
+    workspace: &Workspace,
+    wanted: &NewChatRequest,
+    service_running: bool,
+) -> Result<CreatedChat, Failure> {
+    if wanted.command.is_some()
+        && (wanted.executor.is_some() || wanted.model.is_some() || wanted.endpoint.is_some())
+    {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "--command cannot be combined with an agent, a model or an endpoint",
+        ));
+    }
+    if let Some(name) = &wanted.name {
+        check_name(name)?;
+    }
+    let config = Config::load(workspace)?;
+    if let Some(agent) = &wanted.executor {
+        AgentSpec::named(&config, agent)?;
+    }
+    let id = wanted.id.map(ChatId);
+    let new = NewChat {
+        id,
+        name: wanted.name.clone(),
+        argv: wanted
+            .command
+            .as_ref()
+            .map(|line| vec!["bash".to_owned(), "-lc".to_owned(), line.clone()]),
+        preset: wanted.executor.clone(),
+        cwd: wanted.cwd.as_ref().map(Into::into),
+        model: wanted.model.clone(),
+        endpoint: wanted.endpoint.clone(),
+        user: wanted.user.clone().unwrap_or_else(messages::user),
+    };
+    let chat = Graph::edit(workspace, |graph| graph.add_chat(workspace, new))?;
+    resolve::session_dir(workspace, chat, Make::Yes)?;
+    Ok(CreatedChat {
+        chat_id: chat.0,
+        coordinator_id: chat.0,
+        task_id: chat.task_id(),
+        name: wanted.name.clone(),
+        service_running,
+        state: if service_running {
+            ChatState::Idle
+        } else {
+            ChatState::Dormant
+        },
+    })
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name.trim().is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "a chat's name has 1 to 200 bytes and no control characters",
+        ));
+    }
+    Ok(())
+}
+
+/// Appends a message on the files.
+///
+/// # Errors
+///
+/// The message could not be written.
+pub fn send(
+    workspace: &Workspace,
+    chat: ChatId,
+    text: &str,
+    options: &SendOptions,
+    running: bool,
+) -> Result<Sent, Failure> {
+    let mut sent = append(workspace, chat, text, Vec::new(), options, running)?;
+    let task = task_of(workspace, chat)?;
+    let wish = wishes::of(&ChatRecord::load(workspace, chat)?, Some(&task));
+    sent.state = match wish {
+        Wish::Run if running => ChatState::Idle,
+        Wish::Run | Wish::Stopped | Wish::Archived | Wish::Purged => crate::chat::state(wish, None),
+    };
+    sent.note = note(chat, sent.state);
+    Ok(sent)
+}
+
+/// The append itself; state and note are the caller's.
+pub(super) fn append(
+    workspace: &Workspace,
+    chat: ChatId,
+    text: &str,
+    attachments: Vec<Value>,
+    options: &SendOptions,
+    service_running: bool,
+) -> Result<Sent, Failure> {
+    let dir = resolve::session_dir(workspace, chat, Make::Yes)?;
+    let request_id = match &options.request_id {
+        Some(request_id) => request_id.clone(),
+        None => format!(
+            "wg-chat-send-{}-{}",
+            clock::now().millis(),
+            crate::store::registry::nonce()?
+        ),
+    };
+    let mut extra = Map::new();
+    if !attachments.is_empty() {
+        extra.insert("attachments".to_owned(), Value::Array(attachments));
+    }
+    let message = NewMessage {
+        request_id: Some(request_id.clone()),
+        user: options.user.clone(),
+        extra,
+        ..NewMessage::new(Role::User, text)
+    };
+    let inbox_id = messages::append(&dir, Side::Inbox, message, options.durability)?;
+    Ok(Sent {
+        chat_id: chat.0,
+        task_id: chat.task_id(),
+        inbox_id,
+        request_id,
+        service_running,
+        state: ChatState::Dormant,
+        note: None,
+    })
+}
+
+/// Why a message is not answered now, with the cure.
+pub(super) fn note(chat: ChatId, state: ChatState) -> Option<String> {
+    match state {
+        ChatState::Stopped => Some(format!(
+            "{chat} is stopped; the message waits (wg chat resume {chat})"
+        )),
+        ChatState::Parked => Some(format!(
+            "{chat} is parked; the message waits (wg why {chat})"
+        )),
+        ChatState::Held => Some(format!(
+            "another process has {chat}; the message waits (wg why {chat})"
+        )),
+        ChatState::Degraded => Some(format!(
+            "{chat} crashes too often and is paced (wg why {chat})"
+        )),
+        ChatState::Archived | ChatState::Purged => Some(format!(
+            "{chat} is retired; the message waits (wg chat restore {chat})"
+        )),
+        ChatState::Dormant => {
+            Some("the service is not running; the message waits (wg service start)".to_owned())
+        }
+        ChatState::Running
+        | ChatState::Adopted
+        | ChatState::Starting
+        | ChatState::Queued
+        | ChatState::Idle
+        | ChatState::Backoff
+        | ChatState::Stopping => None,
+    }
+}
+
+/// Stops a chat: the wish, then the handler, if one lives on without its daemon.
+///
+/// # Errors
+///
+/// The wish could not be written, or something could not be ended.
+pub fn stop(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+    embedded(workspace, |daemon| {
+        daemon.forbid(chat, Happened::Stop, actor, "stopped by a person")
+    })
+}
+
+/// Archives a chat: as [`stop`], and the task is done.
+///
+/// # Errors
+///
+/// As [`stop`].
+pub fn archive(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+    embedded(workspace, |daemon| {
+        daemon.forbid(chat, Happened::Archive, actor, "archived by a person")
+    })
+}
+
+/// Deletes a chat: as [`archive`], and the task is abandoned.
+///
+/// # Errors
+///
+/// As [`stop`].
+pub fn delete(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+    let change = archive(workspace, chat, actor)?;
+    Graph::edit(workspace, |graph| {
+        graph.delete(chat, actor, "deleted by a person")
+    })?;
+    Ok(ChatChange {
+        text: format!("deleted {chat}; its history stays where it is"),
+        ..change
+    })
+}
+
+/// Lifts a stop.
+///
+/// # Errors
+///
+/// The chat is archived, or the wish could not be written.
+pub fn resume(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+    let task = task_of(workspace, chat)?;
+    let wish = wishes::of(&ChatRecord::load(workspace, chat)?, Some(&task));
+    if matches!(wish, Wish::Archived | Wish::Purged) {
+        return Err(
+            Failure::new(ExitCode::Failed, format!("{chat} is archived"))
+                .with_cure(format!("wg chat restore {chat}")),
+        );
+    }
+    // Budgets and parks of an earlier daemon are forgiven with it: that is what a resume means.
+    ChatRecord::update(workspace, chat, |record| record.machine = None)?;
+    if wish == Wish::Stopped {
+        wishes::persist(workspace, chat, Wish::Run, actor, "resumed by a person")?;
+    }
+    Ok(change(
+        chat,
+        wish == Wish::Stopped,
+        ChatState::Dormant,
+        format!("resumed {chat}; the service is not running (wg service start)"),
+    ))
+}
+
+/// Brings a retired chat back.
+///
+/// # Errors
+///
+/// The wish could not be written.
+pub fn restore(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+    let task = task_of(workspace, chat)?;
+    let wish = wishes::of(&ChatRecord::load(workspace, chat)?, Some(&task));
+    if wish == Wish::Run {
+        return Ok(change(
+            chat,
+            false,
+            ChatState::Dormant,
+            format!("{chat} was not retired"),
+        ));
+    }
+    wishes::persist(workspace, chat, Wish::Run, actor, "restored by a person")?;
+    Ok(change(
+        chat,
+        true,
+        ChatState::Dormant,
+        format!("restored {chat}; the service is not running (wg service start)"),
+    ))
+}
+
+/// Interrupts the turn of a handler that is provably ours: SIGINT to the handler, which ends the turn and stays.
+///
+/// # Errors
+///
+/// Nobody serves the chat, or nobody who is proven ours.
+pub fn interrupt(workspace: &Workspace, chat: ChatId, _actor: &str) -> Result<ChatChange, Failure> {
+    let dir = resolve::session_dir(workspace, chat, Make::No)?;
+    let found = session_lock::inspect(&dir).map_err(|e| {
+        Failure::new(ExitCode::System, "failed to read the session lock").caused_by(e)
+    })?;
+    let handler = found
+        .holder()
+        .filter(|_| found.is_held())
+        .and_then(|holder| holder.identity().cloned());
+    let Some(identity) = handler else {
+        return Ok(change(
+            chat,
+            false,
+            ChatState::Dormant,
+            format!("{chat} has no handler of ours, so nothing was interrupted"),
+        ));
+    };
+    let sent = reap::signal(&identity, reap::Signal::INT)
+        .map_err(|e| Failure::new(ExitCode::System, "failed to signal the handler").caused_by(e))?;
+    let text = if sent {
+        format!("interrupted the turn of {chat}")
+    } else {
+        format!("the handler of {chat} has just ended")
+    };
+    Ok(change(chat, sent, ChatState::Dormant, text))
+}
+
+/// Changes the agent of a chat in the graph.
+///
+/// # Errors
+///
+/// The agent is unknown, nothing was named, or the graph cannot be written.
+pub fn set_executor(
+    workspace: &Workspace,
+    chat: ChatId,
+    agent: Option<&str>,
+    model: Option<&str>,
+) -> Result<ChatChange, Failure> {
+    if agent.is_none() && model.is_none() {
+        return Err(Failure::new(ExitCode::Usage, "nothing to change")
+            .with_cure("name an agent or a model"));
+    }
+    if let Some(agent) = agent {
+        AgentSpec::named(&Config::load(workspace)?, agent)?;
+    }
+    Graph::edit(workspace, |graph| {
+        let id = graph
+            .chat(chat)
+            .map_or_else(|| chat.task_id(), |task| task.task_id);
+        let task = graph.task_mut(&id).ok_or(StoreError::NotFound {
+            what: chat.to_string(),
+        })?;
+        if let Some(agent) = agent {
+            task.set("executor_preset_name", Value::from(agent));
+            task.remove("command_argv");
+        }
+        if let Some(model) = model {
+            task.set("model", Value::from(model));
+        }
+        Ok(())
+    })?;
+    Ok(change(
+        chat,
+        true,
+        ChatState::Dormant,
+        format!("{chat} uses it from its next start on"),
+    ))
+}
+
+/// Archives every chat and ends every handler, without a daemon.
+///
+/// # Errors
+///
+/// As [`crate::ops::purge`].
+pub fn purge(
+    workspace: &Workspace,
+    options: &PurgeOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PurgeReport, Failure> {
+    let caller = caller_chat(workspace, &options.caller);
+    embedded(workspace, |daemon| {
+        purging::purge(daemon, options, caller, progress)
+    })
+}
+
+/// The chat that the caller runs in, if it names one of this workspace.
+#[must_use]
+pub fn caller_chat(workspace: &Workspace, caller: &Caller) -> Option<ChatId> {
+    let reference = caller.chat.as_deref()?;
+    let graph = Graph::load(workspace).ok()?.graph;
+    resolve::chat(workspace, &graph, reference).ok()
+}
+
+/// Every chat by its files.
+///
+/// # Errors
+///
+/// The graph cannot be read.
+pub fn list_chats(workspace: &Workspace) -> Result<Vec<ChatRow>, Failure> {
+    let loaded = Graph::load(workspace)?;
+    let config = Config::load(workspace).unwrap_or_default();
+    let mut rows = Vec::new();
+    for task in loaded.graph.chats() {
+        let chat = task.id;
+        let record = ChatRecord::load(workspace, chat).unwrap_or_default();
+        let holder = explain::holder(workspace, chat, None);
+        rows.push(ChatRow {
+            chat_id: chat.0,
+            task_id: task.task_id.clone(),
+            title: task.title.clone(),
+            name: task.name.clone(),
+            state: crate::chat::state(wishes::of(&record, Some(&task)), None),
+            since: record.since,
+            pid: None,
+            unread: explain::unread(workspace, chat),
+            consumers: 0,
+            holder,
+            agent: explain::agent_name(&config, &task),
+            task_status: task.status,
+        });
+    }
+    Ok(rows)
+}
+
+/// Explains a chat by its files and the events of earlier daemons.
+///
+/// # Errors
+///
+/// The chat does not exist, or the graph cannot be read.
+pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failure> {
+    let task = task_of(workspace, chat)?;
+    let config = Config::load(workspace).unwrap_or_default();
+    let record = ChatRecord::load(workspace, chat)?;
+    let last = super::events::last_verdict(&EventLog::open(workspace, u64::MAX, 0), chat);
+    Ok(explain::words(&Known {
+        chat,
+        agent: explain::agent_name(&config, &task),
+        state: crate::chat::state(wishes::of(&record, Some(&task)), None),
+        machine: None,
+        reason: None,
+        last,
+        unread: explain::unread(workspace, chat),
+        consumers: 0,
+        holder: explain::holder(workspace, chat, None),
+        pid: None,
+        paused: false,
+        record,
+        task,
+    }))
+}
+
+fn task_of(workspace: &Workspace, chat: ChatId) -> Result<ChatTask, Failure> {
+    let graph = Graph::load(workspace)?.graph;
+    match graph.chat(chat) {
+        Some(task) => Ok(task),
+        None => Err(unknown(workspace, &graph, chat)),
+    }
+}
+
+/// The one sentence for a chat that is not there.
+pub(super) fn unknown(workspace: &Workspace, graph: &Graph, chat: ChatId) -> Failure {
+    match resolve::chat(workspace, graph, &chat.to_string()) {
+        Err(failure) => failure,
+        Ok(_) => Failure::new(ExitCode::Failed, format!("{chat} was added just now"))
+            .with_cure("try again"),
+    }
+}
+
+fn change(chat: ChatId, changed: bool, state: ChatState, text: String) -> ChatChange {
+    ChatChange {
+        chat_id: chat.0,
+        task_id: chat.task_id(),
+        changed,
+        state,
+        handlers_ended: 0,
+        text,
+    }
+}
+
+/// Runs `work` with a daemon that has no doors: it holds the service lock, knows every chat, has taken the live handlers of
+/// earlier daemons over, and starts nothing.
+fn embedded<T>(
+    workspace: &Workspace,
+    work: impl FnOnce(&Arc<Daemon>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    workspace.check_owner()?;
+    let lock = match lock_service(workspace)? {
+        Ok(lock) => lock,
+        Err(pid) => {
+            return Err(Failure::new(
+                ExitCode::Held,
+                format!("the service is starting or stopping (PID {pid})"),
+            )
+            .with_cure("try again"));
+        }
+    };
+    let (daemon, controls) = Daemon::assemble(workspace, Config::load(workspace)?)?;
+    daemon.paused.store(true, Ordering::SeqCst);
+    let done = boot::take_over(&daemon).and_then(|()| work(&daemon));
+    daemon.end(Ending::Keep, &controls);
+    if let Err(e) = lock.release() {
+        log::warn!("the service lock: {e}");
+    }
+    done
+}
+
+/// Ends every handler that an earlier daemon left, with everything below it; returns how many processes that were.
+///
+/// # Errors
+///
+/// The workspace cannot be read, or something could not be ended.
+pub fn end_handlers(workspace: &Workspace) -> Result<u32, Failure> {
+    let (all, _) = supervisor::tree::carriers(&reap::marker(workspace, None)).map_err(|e| {
+        Failure::new(ExitCode::System, "failed to look at the processes").caused_by(e)
+    })?;
+    let held = || -> bool {
+        Graph::load(workspace).is_ok_and(|loaded| {
+            loaded
+                .graph
+                .chats()
+                .iter()
+                .any(|task| explain::holder(workspace, task.id, None).is_some())
+        })
+    };
+    if all.is_empty() && !held() {
+        return Ok(0);
+    }
+    embedded(workspace, |daemon| Ok(daemon.end_all()))
+}

@@ -1,0 +1,449 @@
+//! The daemon: it looks after the chats of one workspace.
+//!
+//! ```text
+//!  ipc::server ─ request ─▶ requests ─┐                      ┌─▶ events.jsonl, daemon.log
+//!  inbox_watch ─ changed ─────────────┼─▶ Daemon ─ acts ─▶ supervisor::Handle
+//!  signals, deadlines ─ main loop ────┘      ▲                      │ (driver's thread)
+//!                                            └──── host ◀───────────┘ prepare, judge, notice
+//! ```
+//!
+//! The state of a chat is in three places, each with one owner: what a person wishes and who needs it in the pure
+//! [`Chat`] core (behind one mutex here), when it starts in the supervisor's machine (on the driver's thread), and what must outlive
+//! this process in `coordinator-state-N.json`.
+
+mod boot;
+mod events;
+mod explain;
+mod holder;
+mod host;
+mod inbox_watch;
+pub mod local;
+mod log_file;
+mod purge;
+mod reap;
+mod requests;
+mod run;
+pub mod start;
+pub mod stop;
+mod wishes;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use command_queue::CommandQueue;
+use crossbeam_channel::Sender;
+use exit_classifier::Verdict;
+use parking_lot::{Mutex, RwLock};
+use supervisor::tree::Marker;
+use supervisor::{Ended, Handle, Machine, Notice, State};
+
+pub use run::{DaemonOptions, run};
+
+use crate::agent::AgentSpec;
+use crate::chat::{Act, Chat, Happened, Need, WhyNot, Wish};
+use crate::clock::{self, Timestamp};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::server::Answer;
+use crate::names::{EventKind, StartReason};
+use crate::store::StoreError;
+use crate::store::chat_state::ChatRecord;
+use crate::store::config::Config;
+use crate::store::events::EventLine;
+use crate::store::graph::{ChatId, ChatTask, Graph};
+use crate::store::messages;
+use crate::store::resolve::{self, Make};
+use crate::store::workspace::Workspace;
+use crate::why::LastVerdict;
+use events::Events;
+use host::unit_of;
+use inbox_watch::{Changed, InboxWatch};
+
+/// How long a question to the driver may take before it counts as stuck.
+const QUERY: Duration = Duration::from_secs(10);
+
+/// What the main loop is told.
+#[derive(Debug)]
+enum Control {
+    /// A hold-off was set: its end is a deadline.
+    LookAtDeadlines,
+    /// End the daemon.
+    Shutdown(run::Ending),
+}
+
+/// A chat as this process knows it.
+#[derive(Debug)]
+struct Entry {
+    core: Chat,
+    task: ChatTask,
+    /// The last ending of a handler, kept for `wg why`.
+    last: Option<LastVerdict>,
+    /// The reason of the start that is under way or has happened.
+    reason: Option<StartReason>,
+    /// Its handler, while the driver has one.
+    handler: Option<u32>,
+    /// Whether the driver has a unit for it.
+    has_unit: bool,
+    /// The last reply that was seen, to tell a finished turn from other changes of the outbox.
+    replies: u64,
+}
+
+/// The daemon of one workspace.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    workspace: Workspace,
+    config: RwLock<Arc<Config>>,
+    chats: Mutex<BTreeMap<ChatId, Entry>>,
+    driver: OnceLock<Handle>,
+    watch: OnceLock<InboxWatch>,
+    queue: CommandQueue,
+    events: Events,
+    control: Sender<Control>,
+    paused: AtomicBool,
+    ending: AtomicBool,
+    hurried: AtomicBool,
+    /// Clients that asked for the end and are answered when it has come.
+    goodbyes: Mutex<Vec<Answer>>,
+    started_at: Timestamp,
+}
+
+impl Daemon {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    fn driver(&self) -> &Handle {
+        self.driver
+            .get()
+            .expect("the driver starts before anything can ask for it")
+    }
+
+    /// Why no handler may be started at all, if that is so.
+    fn starts_are_off(&self) -> Option<&'static str> {
+        if self.ending.load(Ordering::SeqCst) {
+            Some("the service is stopping")
+        } else if self.paused.load(Ordering::SeqCst) {
+            Some("the service is paused (wg service resume)")
+        } else {
+            None
+        }
+    }
+
+    /// How long a stop waits for the turn boundary.
+    fn stop_grace(&self) -> Duration {
+        if self.hurried.load(Ordering::SeqCst) {
+            Duration::ZERO
+        } else {
+            self.config().service.stop_grace
+        }
+    }
+
+    /// The marker of everything below one chat's handlers, or below any handler of this workspace.
+    fn marker(&self, chat: Option<ChatId>) -> Marker {
+        reap::marker(&self.workspace, chat)
+    }
+
+    /// The pure core's answer for a chat that is known; a chat that is not is not needed.
+    fn need(&self, chat: ChatId) -> Need {
+        self.chats
+            .lock()
+            .get(&chat)
+            .map_or(Need::Not(WhyNot::NobodyNeedsIt), |entry| {
+                entry.core.need(clock::steady())
+            })
+    }
+
+    /// Reads the inbox and tells the core; returns whether the chat is needed now.
+    fn look(&self, chat: ChatId, dir: &Path) -> Result<Need, StoreError> {
+        let unanswered = !messages::unanswered(dir)?.is_empty();
+        let mut chats = self.chats.lock();
+        let Some(entry) = chats.get_mut(&chat) else {
+            return Ok(Need::Not(WhyNot::NobodyNeedsIt));
+        };
+        let now = clock::steady();
+        // The acts are not carried out: whoever looks is about to decide by the answer.
+        drop(entry.core.handle(Happened::Looked { unanswered }, now));
+        Ok(entry.core.need(now))
+    }
+
+    /// The agent that serves a chat, from its task and the configuration.
+    fn agent_of(&self, chat: ChatId) -> Result<AgentSpec, Failure> {
+        let config = self.config();
+        let task = self.chats.lock().get(&chat).map(|entry| entry.task.clone());
+        match task {
+            Some(task) => AgentSpec::for_chat(&config, &task),
+            None => Err(
+                Failure::new(ExitCode::Failed, format!("{chat} does not exist"))
+                    .with_cure("wg chat list"),
+            ),
+        }
+    }
+
+    /// Takes what happened around a chat and does what follows.
+    fn act(&self, chat: ChatId, happened: Happened) {
+        self.act_for(chat, happened, "daemon", "");
+    }
+
+    /// As [`Daemon::act`], for somebody, with what is written down as the reason.
+    fn act_for(&self, chat: ChatId, happened: Happened, actor: &str, why: &str) {
+        let acts = {
+            let mut chats = self.chats.lock();
+            let Some(entry) = chats.get_mut(&chat) else {
+                return;
+            };
+            entry.core.handle(happened, clock::steady())
+        };
+        for act in acts {
+            self.carry_out(chat, act, actor, why);
+        }
+    }
+
+    fn carry_out(&self, chat: ChatId, act: Act, actor: &str, why: &str) {
+        match act {
+            Act::PersistWish(wish) => {
+                if let Err(e) = wishes::persist(&self.workspace, chat, wish, actor, why) {
+                    log::error!(
+                        "{chat}: the wish could not be written down: {}",
+                        Failure::from(e)
+                    );
+                }
+                self.refresh_task(chat);
+                if wish == Wish::Run {
+                    self.ensure_unit(chat);
+                    self.driver().start(unit_of(chat));
+                }
+            }
+            Act::PersistConsumerSeen => {
+                let now = clock::now();
+                if let Err(e) = ChatRecord::update(&self.workspace, chat, |record| {
+                    record.last_consumer_at = Some(now);
+                }) {
+                    log::warn!(
+                        "{chat}: the consumer could not be written down: {}",
+                        Failure::from(e)
+                    );
+                }
+            }
+            Act::Start(_) => {
+                self.ensure_unit(chat);
+                self.driver().wake(unit_of(chat));
+            }
+            Act::Unpark(_) => {
+                self.ensure_unit(chat);
+                self.driver().resume(unit_of(chat));
+            }
+            // Whoever wants to know when it is down asks the driver itself.
+            Act::Stop => drop(self.driver().stop(unit_of(chat))),
+        }
+    }
+
+    /// Gives the driver a machine for the chat, once.
+    fn ensure_unit(&self, chat: ChatId) {
+        {
+            let mut chats = self.chats.lock();
+            let Some(entry) = chats.get_mut(&chat) else {
+                return;
+            };
+            if entry.has_unit {
+                return;
+            }
+            entry.has_unit = true;
+        }
+        let machine = self.fresh_machine(chat);
+        self.driver().add(unit_of(chat), machine);
+        if let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::Yes)
+            && let Some(watch) = self.watch.get()
+        {
+            watch.add(chat, &dir);
+        }
+    }
+
+    fn fresh_machine(&self, chat: ChatId) -> Machine {
+        Machine::new(
+            crate::wire::policy(&self.config()),
+            u64::from(chat.0),
+            supervisor::clock::now(),
+        )
+    }
+
+    /// Reads the chat's task again after the graph changed.
+    fn refresh_task(&self, chat: ChatId) {
+        let Ok(loaded) = Graph::load(&self.workspace) else {
+            return;
+        };
+        if let Some(task) = loaded
+            .graph
+            .chats()
+            .into_iter()
+            .find(|task| task.id == chat)
+            && let Some(entry) = self.chats.lock().get_mut(&chat)
+        {
+            entry.task = task;
+        }
+    }
+
+    /// Takes a chat of the graph into account; one that is known already only has its task refreshed.
+    fn admit(&self, task: ChatTask) {
+        let chat = task.id;
+        let record = ChatRecord::load(&self.workspace, chat).unwrap_or_else(|e| {
+            // Unknown is read as the safe wish: nothing starts until the file can be read.
+            log::error!("{chat}: {}", Failure::from(e));
+            ChatRecord {
+                stopped_at: Some(clock::now()),
+                ..ChatRecord::default()
+            }
+        });
+        let wish = wishes::of(&record, Some(&task));
+        let mut chats = self.chats.lock();
+        if let Some(entry) = chats.get_mut(&chat) {
+            entry.task = task;
+        } else {
+            let last = self.events.last_verdict(chat);
+            chats.insert(
+                chat,
+                Entry {
+                    core: Chat::new(wish),
+                    task,
+                    last,
+                    reason: None,
+                    handler: None,
+                    has_unit: false,
+                    replies: 0,
+                },
+            );
+        }
+    }
+
+    /// A handler is about to be started for this reason.
+    fn starting(&self, chat: ChatId, reason: StartReason) {
+        if let Some(entry) = self.chats.lock().get_mut(&chat) {
+            entry.reason = Some(reason);
+        }
+    }
+
+    /// A handler and everything below it is gone, and this is what that meant.
+    fn ended(&self, chat: ChatId, ended: &Ended, verdict: &Verdict) {
+        for process in &ended.leftovers.ended {
+            let text = format!(
+                "ended `{}` (pid {}), left behind by handler {}",
+                process.name, process.pid, ended.pid
+            );
+            log::info!("Coordinator-{}: {text}", chat.0);
+            self.events.write(EventLine {
+                pid: Some(process.pid),
+                ..EventLine::new(Some(chat), EventKind::OrphanEnded, text)
+            });
+        }
+        let last = LastVerdict::of(verdict, ended.pid);
+        log::info!(
+            "Coordinator-{}: nex subprocess exited (pid {}): {}",
+            chat.0,
+            ended.pid,
+            last.text
+        );
+        if let Some(entry) = self.chats.lock().get_mut(&chat) {
+            entry.last = Some(last.clone());
+        }
+        self.events.write(EventLine {
+            pid: Some(ended.pid),
+            verdict: Some(last.to_event()),
+            ..EventLine::new(Some(chat), EventKind::Exited, last.text.clone())
+        });
+    }
+
+    /// Takes note of what a machine has to tell.
+    fn notice(&self, chat: ChatId, notice: &Notice) {
+        let reason = {
+            let mut chats = self.chats.lock();
+            let entry = chats.get_mut(&chat);
+            if let Some(entry) = entry {
+                if let Notice::Spawned { pid, .. } | Notice::Adopted { pid, .. } = notice {
+                    entry.handler = Some(*pid);
+                } else if let Notice::Exited { .. } = notice {
+                    entry.handler = None;
+                }
+                entry.reason
+            } else {
+                None
+            }
+        };
+        self.events.notice(chat, notice, reason);
+        if matches!(notice, Notice::Idle) {
+            // A message may have come between the handler's last look and its end.
+            self.inbox_changed(chat);
+        }
+    }
+
+    fn event(&self, kind: EventKind, chat: Option<ChatId>, text: &str) {
+        self.events.write(EventLine::new(chat, kind, text));
+    }
+
+    /// Somebody wrote to a session's files.
+    fn file_changed(&self, chat: ChatId, what: Changed) {
+        match what {
+            Changed::Inbox => self.inbox_changed(chat),
+            Changed::Outbox => self.outbox_changed(chat),
+            Changed::Marker | Changed::Anything => {
+                self.inbox_changed(chat);
+                self.outbox_changed(chat);
+            }
+        }
+    }
+
+    fn inbox_changed(&self, chat: ChatId) {
+        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
+            return;
+        };
+        match messages::unanswered(&dir) {
+            Ok(unanswered) => self.act(
+                chat,
+                Happened::Looked {
+                    unanswered: !unanswered.is_empty(),
+                },
+            ),
+            Err(e) => log::warn!("{chat}: {}", Failure::from(e)),
+        }
+    }
+
+    fn outbox_changed(&self, chat: ChatId) {
+        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
+            return;
+        };
+        let Ok(last) = messages::last_id(&dir, messages::Side::Outbox) else {
+            return;
+        };
+        let finished = self.chats.lock().get_mut(&chat).is_some_and(|entry| {
+            let more = last > entry.replies;
+            entry.replies = entry.replies.max(last);
+            more && entry.has_unit
+        });
+        if finished {
+            self.driver().progress(unit_of(chat));
+            self.event(
+                EventKind::TurnFinished,
+                Some(chat),
+                &format!("answered with reply {last}"),
+            );
+        }
+        self.inbox_changed(chat);
+    }
+
+    /// Where the chat's machine stands, if it has one.
+    fn machine_state(&self, chat: ChatId) -> Option<State> {
+        self.driver().state(unit_of(chat), QUERY).ok().flatten()
+    }
+
+    /// Whether no sweep may touch this process: it holds a service lock or another session's lock.
+    fn is_exempt(&self, pid: u32) -> bool {
+        !self
+            .chats
+            .lock()
+            .values()
+            .any(|entry| entry.handler == Some(pid))
+            && reap::holds_a_lock(pid)
+    }
+}

@@ -1,0 +1,283 @@
+//! Purge: every chat retired, every handler ended with proof, nothing else touched.
+//!
+//! The order is what makes it safe to be killed at any point: the sticky mark of every chat is on the disk before
+//! the first process is signalled, so that no restart respawns one, and the next boot finishes what is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use supervisor::{Adopted, Completion};
+
+use super::host::unit_of;
+use super::{Daemon, QUERY, reap, wishes};
+use crate::chat::{Act, Happened, Wish};
+use crate::clock::{self, Timestamp};
+use crate::failure::Failure;
+use crate::names::EventKind;
+use crate::ops::{ChatName, PurgeError, PurgeOptions, PurgeReport, Skipped};
+use crate::store::graph::{ChatId, Graph};
+use crate::store::messages;
+use crate::store::resolve::{self, Make};
+
+/// How much later than line 2 of its record a holder may have started, for clocks that are read one after the other.
+const RECORD_SLACK_MILLIS: i64 = 2_000;
+
+/// Archives every chat and ends every handler.
+pub(super) fn purge(
+    daemon: &Arc<Daemon>,
+    options: &PurgeOptions,
+    caller: Option<ChatId>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PurgeReport, Failure> {
+    for task in Graph::load(&daemon.workspace)?.graph.chats() {
+        daemon.admit(task);
+    }
+    let mut report = PurgeReport::default();
+    let mut chosen = Vec::new();
+    // Retired chats that somebody serves all the same: a purge ends those handlers too.
+    let mut haunted = Vec::new();
+    let chats: Vec<(ChatId, Wish, usize)> = daemon
+        .chats
+        .lock()
+        .iter()
+        .map(|(chat, entry)| (*chat, entry.core.wish(), entry.core.consumers()))
+        .collect();
+    for (chat, wish, consumers) in chats {
+        if matches!(wish, Wish::Archived | Wish::Purged) {
+            if is_held(daemon, chat) {
+                haunted.push(chat);
+            }
+            continue;
+        }
+        if caller == Some(chat) && !options.include_self {
+            report.skipped.push(Skipped {
+                chat_id: chat.0,
+                reason: "caller chat".to_owned(),
+            });
+        } else if !options.include_active && (consumers > 0 || in_turn(daemon, chat)) {
+            report.skipped.push(Skipped {
+                chat_id: chat.0,
+                reason: "active".to_owned(),
+            });
+        } else {
+            chosen.push(chat);
+        }
+    }
+    report.purged = chosen
+        .iter()
+        .map(|chat| ChatName {
+            chat_id: chat.0,
+            task_id: chat.task_id(),
+        })
+        .collect();
+    if options.dry_run {
+        return Ok(report);
+    }
+    retire(daemon, &chosen, &options.caller.actor)?;
+
+    let mut unproven = BTreeMap::new();
+    let targets: Vec<ChatId> = chosen.iter().chain(&haunted).copied().collect();
+    let mut stops: Vec<(ChatId, Completion)> = Vec::with_capacity(targets.len());
+    for chat in &targets {
+        take_in(daemon, *chat, options.force_unproven, &mut unproven);
+        stops.push((*chat, daemon.driver().stop(unit_of(*chat))));
+    }
+    for (done, (chat, stop)) in stops.into_iter().enumerate() {
+        match stop.wait(daemon.stop_grace() * 3 + QUERY) {
+            Ok(down) => {
+                let ended = down.report.ended.len() + usize::from(down.was_running);
+                report.handlers_ended += u32::try_from(ended).unwrap_or(u32::MAX);
+                for survivor in down.report.survivors {
+                    report.errors.push(PurgeError {
+                        chat_id: chat.0,
+                        pid: Some(survivor.pid),
+                        error: format!("`{}` could not be ended", survivor.name),
+                    });
+                }
+            }
+            Err(e) => report.errors.push(PurgeError {
+                chat_id: chat.0,
+                pid: None,
+                error: format!("its handler is not down yet: {e} (wg why {chat})"),
+            }),
+        }
+        progress(done + 1, targets.len());
+    }
+    for (chat, (pid, why)) in unproven {
+        report.errors.push(PurgeError {
+            chat_id: chat.0,
+            pid,
+            error: why,
+        });
+    }
+    for chat in &chosen {
+        daemon.event(
+            EventKind::Purged,
+            Some(*chat),
+            &format!("purged by {}", options.caller.actor),
+        );
+    }
+    Ok(report)
+}
+
+/// Writes the sticky marks, then the graph in one go, then tells the cores.
+fn retire(daemon: &Daemon, chosen: &[ChatId], actor: &str) -> Result<(), Failure> {
+    for chat in chosen {
+        wishes::record(&daemon.workspace, *chat, Wish::Purged, actor, "purged")?;
+    }
+    if !chosen.is_empty() {
+        Graph::edit(&daemon.workspace, |graph| {
+            for chat in chosen {
+                graph.archive(*chat, actor, "purged")?;
+            }
+            Ok(())
+        })?;
+    }
+    for task in Graph::load(&daemon.workspace)?.graph.chats() {
+        daemon.admit(task);
+    }
+    let mut cores = daemon.chats.lock();
+    for chat in chosen {
+        if let Some(entry) = cores.get_mut(chat) {
+            // Written already, for all chats at once; the stop follows for all of them in parallel.
+            for act in entry.core.handle(Happened::Purge, clock::steady()) {
+                debug_assert!(matches!(act, Act::PersistWish(Wish::Purged) | Act::Stop));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets the driver have a live holder that is proven ours and that it does not have yet, so that the ladder can end it.
+/// One that is not proven is asked to leave and remembered.
+fn take_in(
+    daemon: &Arc<Daemon>,
+    chat: ChatId,
+    force_unproven: bool,
+    unproven: &mut BTreeMap<ChatId, (Option<u32>, String)>,
+) {
+    daemon.ensure_unit(chat);
+    let Ok(dir) = resolve::session_dir(&daemon.workspace, chat, Make::No) else {
+        return;
+    };
+    let Ok(found) = session_lock::inspect(&dir) else {
+        return;
+    };
+    if !found.is_held() {
+        return;
+    }
+    let Some(holder) = found.holder().cloned() else {
+        return;
+    };
+    if daemon
+        .chats
+        .lock()
+        .get(&chat)
+        .is_some_and(|entry| entry.handler == Some(holder.pid))
+    {
+        return;
+    }
+    let identity = session_lock::ProcessIdentity::of(holder.pid).ok().flatten();
+    let start = identity.and_then(|identity| identity.start_ticks);
+    let proof = proven(daemon, &holder, start);
+    if let Some(start) = start
+        && holder.pid > 1
+        && holder.pid != std::process::id()
+        && (proof || (force_unproven && reap::is_our_users(holder.pid)))
+    {
+        match daemon
+            .driver()
+            .adopt(unit_of(chat), holder.pid, start, QUERY)
+        {
+            Ok(Adopted::Alive | Adopted::Ended) => return,
+            Ok(_) => log::debug!("{chat}: the driver has a process of its own"),
+            Err(e) => log::warn!("{chat}: holder {} could not be taken over: {e}", holder.pid),
+        }
+        return;
+    }
+    if let Err(e) = session_lock::request_release(&dir) {
+        log::warn!("{chat}: no release could be requested: {e}");
+    }
+    let why = format!(
+        "held by pid {} ({}), which is not proven to be a handler of this workspace; it was asked to leave \
+         (end it yourself, or --force-unproven)",
+        holder.pid, holder.kind
+    );
+    unproven.insert(chat, (Some(holder.pid), why));
+}
+
+/// Whether the holder of a session lock is proven to be a handler that this purge may end.
+fn proven(daemon: &Daemon, holder: &session_lock::Holder, start: Option<u64>) -> bool {
+    // Its identity stands in the guard that it holds, and matches the process.
+    if let Some(identity) = holder.identity()
+        && identity.start_ticks.is_some()
+        && identity.start_ticks == start
+    {
+        return true;
+    }
+    let marker = daemon.marker(None);
+    if reap::marker_of(holder.pid).is_some_and(|value| value.starts_with(&marker.prefix)) {
+        return true;
+    }
+    // A handler of the earlier tool: three lines, our user, started before it wrote them, and it looks like one.
+    reap::is_our_users(holder.pid)
+        && reap::is_handler_command(holder.pid)
+        && started_before(holder, start)
+}
+
+fn started_before(holder: &session_lock::Holder, start: Option<u64>) -> bool {
+    let (Some(written), Some(start)) = (Timestamp::parse(&holder.since), start) else {
+        return false;
+    };
+    let Some(age) = reap::age_of_ticks(start) else {
+        return false;
+    };
+    let started = clock::now().millis() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    started <= written.millis() + RECORD_SLACK_MILLIS
+}
+
+fn is_held(daemon: &Daemon, chat: ChatId) -> bool {
+    resolve::session_dir(&daemon.workspace, chat, Make::No)
+        .is_ok_and(|dir| session_lock::inspect(&dir).is_ok_and(|found| found.is_held()))
+}
+
+fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {
+    let runs = daemon
+        .chats
+        .lock()
+        .get(&chat)
+        .is_some_and(|entry| entry.handler.is_some());
+    runs && resolve::session_dir(&daemon.workspace, chat, Make::No)
+        .is_ok_and(|dir| messages::unanswered(&dir).is_ok_and(|unanswered| !unanswered.is_empty()))
+}
+
+impl Daemon {
+    /// Ends every handler that the driver has and everything else that carries this workspace's marker; returns how many
+    /// processes that were.
+    pub(super) fn end_all(self: &Arc<Self>) -> u32 {
+        let chats: Vec<ChatId> = self
+            .chats
+            .lock()
+            .iter()
+            .filter(|(_, entry)| entry.handler.is_some())
+            .map(|(chat, _)| *chat)
+            .collect();
+        let stops: Vec<Completion> = chats
+            .iter()
+            .map(|chat| self.driver().stop(unit_of(*chat)))
+            .collect();
+        let mut ended = 0;
+        for stop in stops {
+            if let Ok(down) = stop.wait(self.stop_grace() * 3 + QUERY) {
+                ended += down.report.ended.len() + usize::from(down.was_running);
+            }
+        }
+        match supervisor::tree::end(None, Some(&self.marker(None)), QUERY, &mut |pid| {
+            self.is_exempt(pid)
+        }) {
+            Ok(report) => ended += report.ended.len(),
+            Err(e) => log::error!("what dead handlers left behind could not be looked at: {e}"),
+        }
+        u32::try_from(ended).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,121 @@
+//! Whose a process is: the marker in its environment, and the locks that it holds.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use session_lock::{PidWatch, ProcessIdentity};
+use supervisor::tree::Marker;
+
+pub(super) use rustix::process::Signal;
+
+use super::host::MARKER;
+use crate::store::graph::ChatId;
+use crate::store::workspace::Workspace;
+
+/// The marker of everything below one chat's handlers, or below any handler of this workspace.
+pub(super) fn marker(workspace: &Workspace, chat: Option<ChatId>) -> Marker {
+    let prefix = match chat {
+        Some(chat) => format!("{}/{chat}/", workspace.id()),
+        None => format!("{}/", workspace.id()),
+    };
+    Marker {
+        name: MARKER.to_owned(),
+        prefix,
+    }
+}
+
+/// The value of the marker in a process's environment, as far as it can be read.
+///
+/// Evidence, not proof: a process may overwrite its environment, and one that is not dumpable shows none.
+pub(super) fn marker_of(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let name = format!("{MARKER}=");
+    environment
+        .split(|byte| *byte == 0)
+        .find_map(|variable| variable.strip_prefix(name.as_bytes()))
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Whether the process is itself the holder of a lock: a daemon, or the handler of some session.
+///
+/// A sweep that finds such a process below a chat (somebody started a daemon inside it) leaves it and what is
+/// below it alone. A process that merely inherited the guard is no holder: the record names another.
+pub(super) fn holds_a_lock(pid: u32) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|target| {
+            target
+                .file_name()
+                .is_some_and(|name| name == ".handler.guard")
+                && target.parent().is_some_and(|dir| is_holder_of(dir, pid))
+        })
+}
+
+fn is_holder_of(dir: &Path, pid: u32) -> bool {
+    session_lock::inspect(dir).is_ok_and(|found| {
+        found.is_held() && found.holder().is_some_and(|holder| holder.pid == pid)
+    })
+}
+
+/// Whether this looks like a handler of this or the earlier tool: `wg … nex`, `claude-handler`, `codex-handler`.
+pub(super) fn is_handler_command(pid: u32) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let mut words = line.split(|byte| *byte == 0);
+    let is_wg = words.next().is_some_and(|program| {
+        Path::new(&*String::from_utf8_lossy(program))
+            .file_name()
+            .is_some_and(|name| name == "wg")
+    });
+    is_wg && words.any(|word| matches!(word, b"nex" | b"claude-handler" | b"codex-handler"))
+}
+
+/// Whether the process belongs to our user.
+pub(super) fn is_our_users(pid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(format!("/proc/{pid}"))
+        .is_ok_and(|metadata| metadata.uid() == nix::unistd::geteuid().as_raw())
+}
+
+/// Signals this very process, through a descriptor that was opened before its identity was compared; `false` if it has
+/// ended.
+pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) -> std::io::Result<bool> {
+    use std::os::fd::AsFd;
+    if identity.pid <= 1 || identity.pid == std::process::id() {
+        return Ok(false);
+    }
+    let Some(process) = PidWatch::of(identity)? else {
+        return Ok(false);
+    };
+    match rustix::process::pidfd_send_signal(process.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// How long ago the process started that started this many clock ticks after the boot.
+pub(super) fn age_of_ticks(ticks: u64) -> Option<Duration> {
+    let uptime: f64 = fs::read_to_string("/proc/uptime")
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()?;
+    let started =
+        Duration::from_millis(ticks.checked_mul(1000)? / u64::try_from(per_second).ok()?.max(1));
+    Some(
+        Duration::try_from_secs_f64(uptime)
+            .ok()?
+            .saturating_sub(started),
+    )
+}

@@ -1,0 +1,581 @@
+//! What each request does. Quick ones are answered on the thread that read them; whatever may wait for a process
+//! runs in the chat's own `command:` lane, so that a stop, an archive and a start of one chat never interleave and a slow one
+//! delays nobody else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use command_queue::SubmitOptions;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::host::unit_of;
+use super::run::Ending;
+use super::{Control, Daemon, QUERY, explain, local, purge};
+use crate::chat::{Happened, Wish};
+use crate::clock;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::protocol::{OneChat, PROTOCOL_VERSION, Reply, Request};
+use crate::ipc::server::{Answer, ConnectionId, Service};
+use crate::names::EventKind;
+use crate::ops::{ChatChange, PurgeOptions, SendOptions, ServiceStatus};
+use crate::store::config::Config;
+use crate::store::files::Durability;
+use crate::store::graph::{ChatId, Graph};
+
+/// How long the ladder of one chat may take, beyond its own graces.
+const LADDER: Duration = Duration::from_secs(120);
+
+/// The daemon as the IPC server sees it.
+#[derive(Debug)]
+pub(super) struct Requests {
+    daemon: Arc<Daemon>,
+    consumers: parking_lot::Mutex<std::collections::BTreeMap<ConnectionId, Vec<ChatId>>>,
+}
+
+impl Requests {
+    pub(super) fn new(daemon: Arc<Daemon>) -> Self {
+        Self {
+            daemon,
+            consumers: parking_lot::Mutex::default(),
+        }
+    }
+}
+
+impl Service for Requests {
+    fn request(&self, from: ConnectionId, line: &[u8], answer: Answer) {
+        let request: Request = match serde_json::from_slice(line) {
+            Ok(request) => request,
+            Err(e) => {
+                answer.send(&Reply::Err {
+                    error: format!("Invalid request: {e}"),
+                    code: ExitCode::Usage.code(),
+                });
+                return;
+            }
+        };
+        let daemon = &self.daemon;
+        match request {
+            Request::Attach { chat_id, consumer } => {
+                let chat = ChatId(chat_id);
+                let outcome = daemon.known(chat).map(|()| {
+                    self.consumers.lock().entry(from).or_default().push(chat);
+                    log::debug!(
+                        "{chat}: consumer {} came",
+                        consumer.as_deref().unwrap_or("unnamed")
+                    );
+                    daemon.act(chat, Happened::ConsumerCame(from.0));
+                    daemon.row(chat)
+                });
+                answer.send(&reply(outcome));
+            }
+            Request::Subscribe { chat_id } => {
+                daemon.events.subscribe(from, chat_id.map(ChatId));
+                answer.send(&Reply::of(json!({ "subscribed": true })));
+            }
+            Request::Shutdown {
+                force,
+                keep_handlers,
+            } => {
+                let ending = match (keep_handlers, force) {
+                    (true, _) => Ending::Keep,
+                    (false, true) => Ending::Force,
+                    (false, false) => Ending::Stop,
+                };
+                // Answered when it has happened.
+                daemon.goodbyes.lock().push(answer);
+                drop(daemon.control.send(Control::Shutdown(ending)));
+            }
+            Request::Hello { .. }
+            | Request::Status
+            | Request::UserChat { .. }
+            | Request::CreateChat(_)
+            | Request::ArchiveChat(_)
+            | Request::DeleteChat(_)
+            | Request::StopChat(_)
+            | Request::ResumeChat(_)
+            | Request::RestoreChat(_)
+            | Request::InterruptChat(_)
+            | Request::ListChats
+            | Request::PurgeChats { .. }
+            | Request::SetChatExecutor { .. }
+            | Request::Explain(_)
+            | Request::ReleaseChat(_)
+            | Request::Reload
+            | Request::Pause
+            | Request::Resume => daemon.dispatch(request, answer),
+        }
+    }
+
+    fn closed(&self, connection: ConnectionId) {
+        self.daemon.events.unsubscribe(connection);
+        let chats = self
+            .consumers
+            .lock()
+            .remove(&connection)
+            .unwrap_or_default();
+        if chats.is_empty() {
+            return;
+        }
+        // Written down elsewhere: this is the polling thread.
+        let daemon = Arc::clone(&self.daemon);
+        self.daemon.in_lane("presence", move || {
+            for chat in chats {
+                daemon.act(chat, Happened::ConsumerLeft(connection.0));
+            }
+        });
+    }
+
+    fn is_pinned(&self, connection: ConnectionId) -> bool {
+        self.consumers.lock().contains_key(&connection)
+            || self.daemon.events.is_subscribed(connection)
+    }
+}
+
+impl Daemon {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each request, side by side"
+    )]
+    fn dispatch(self: &Arc<Self>, request: Request, answer: Answer) {
+        match request {
+            Request::Hello { .. } => answer.send(&Reply::of(json!({
+                "version": PROTOCOL_VERSION,
+                "daemon_version": env!("CARGO_PKG_VERSION"),
+                "pid": std::process::id(),
+                "capabilities": ["attach", "subscribe", "explain"],
+            }))),
+            Request::Status => answer.send(&reply(Ok(self.status()))),
+            Request::ListChats => {
+                let rows = self.rows();
+                answer.send(&Reply::of(json!({ "coordinators": rows, "chats": rows })));
+            }
+            Request::UserChat {
+                message,
+                request_id,
+                attachments,
+                chat_id,
+                user,
+            } => {
+                let options = SendOptions {
+                    request_id,
+                    durability: Durability::Sync,
+                    user,
+                };
+                answer.send(&reply(self.user_chat(
+                    ChatId(chat_id),
+                    &message,
+                    attachments,
+                    &options,
+                )));
+            }
+            Request::CreateChat(wanted) => answer.send(&reply(self.create_chat(&wanted))),
+            Request::Explain(OneChat { chat_id, .. }) => {
+                let chat = ChatId(chat_id);
+                answer.send(&reply(
+                    self.known(chat).map(|()| explain::explain(self, chat)),
+                ));
+            }
+            Request::StopChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+                daemon.forbid(chat, Happened::Stop, actor, "stopped by a person")
+            }),
+            Request::ArchiveChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+                daemon.forbid(chat, Happened::Archive, actor, "archived by a person")
+            }),
+            Request::DeleteChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+                let change =
+                    daemon.forbid(chat, Happened::Archive, actor, "deleted by a person")?;
+                Graph::edit(&daemon.workspace, |graph| {
+                    graph.delete(chat, actor, "deleted by a person")
+                })?;
+                daemon.refresh_task(chat);
+                Ok(ChatChange {
+                    text: format!("deleted {chat}; its history stays where it is"),
+                    ..change
+                })
+            }),
+            Request::ResumeChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+                daemon.resume(chat, actor)
+            }),
+            Request::RestoreChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+                Ok(daemon.restore(chat, actor))
+            }),
+            Request::InterruptChat(OneChat { chat_id, .. }) => {
+                answer.send(&reply(self.interrupt(ChatId(chat_id))));
+            }
+            Request::ReleaseChat(OneChat { chat_id, .. }) => {
+                self.act(ChatId(chat_id), Happened::Release);
+                drop(self.control.send(Control::LookAtDeadlines));
+                answer.send(&Reply::of(json!({ "chat_id": chat_id, "held_off": true })));
+            }
+            Request::PurgeChats {
+                include_active,
+                include_self,
+                dry_run,
+                force_unproven,
+                caller_chat_id,
+            } => {
+                let daemon = Arc::clone(self);
+                self.in_lane("purge", move || {
+                    let options = PurgeOptions {
+                        include_active,
+                        include_self,
+                        dry_run,
+                        force_unproven,
+                        caller: crate::ops::Caller {
+                            actor: "purge-chats".to_owned(),
+                            user: String::new(),
+                            chat: caller_chat_id.map(|n| ChatId(n).to_string()),
+                        },
+                    };
+                    answer.send(&reply(purge::purge(
+                        &daemon,
+                        &options,
+                        caller_chat_id.map(ChatId),
+                        &mut |_, _| {},
+                    )));
+                });
+            }
+            Request::SetChatExecutor {
+                chat_id,
+                executor,
+                model,
+            } => {
+                answer.send(&reply(self.set_executor(
+                    ChatId(chat_id),
+                    executor.as_deref(),
+                    model.as_deref(),
+                )));
+            }
+            Request::Reload => answer.send(&reply(self.reload())),
+            Request::Pause => {
+                self.paused.store(true, Ordering::SeqCst);
+                answer.send(&Reply::of(json!({ "paused": true })));
+            }
+            Request::Resume => {
+                self.paused.store(false, Ordering::SeqCst);
+                let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+                for chat in chats {
+                    self.inbox_changed(chat);
+                }
+                answer.send(&Reply::of(json!({ "paused": false })));
+            }
+            // Handled where the connection is known.
+            Request::Attach { .. } | Request::Subscribe { .. } | Request::Shutdown { .. } => {
+                drop(answer);
+            }
+        }
+    }
+
+    /// Runs work in a lane of its own, out of the way of everything else.
+    pub(super) fn in_lane(&self, lane: &str, work: impl FnOnce() + Send + 'static) {
+        let submitted = self
+            .queue
+            .submit(lane, SubmitOptions::foreground(), move |_| work());
+        if let Err(e) = submitted {
+            // The work is dropped with its answer, which tells the client.
+            log::error!("lane {lane} takes no work: {e}");
+        }
+    }
+
+    fn command(
+        self: &Arc<Self>,
+        one: &OneChat,
+        answer: Answer,
+        work: impl FnOnce(&Arc<Self>, ChatId, &str) -> Result<ChatChange, Failure> + Send + 'static,
+    ) {
+        let chat = ChatId(one.chat_id);
+        if let Err(unknown) = self.known(chat) {
+            answer.send(&reply::<()>(Err(unknown)));
+            return;
+        }
+        let actor = one
+            .actor
+            .clone()
+            .unwrap_or_else(|| "somebody over the socket".to_owned());
+        let daemon = Arc::clone(self);
+        self.in_lane(&format!("command:{}", chat.0), move || {
+            answer.send(&reply(work(&daemon, chat, &actor)));
+        });
+    }
+
+    /// Says whether the chat exists; one that another tool just added to the graph is taken in.
+    pub(super) fn known(&self, chat: ChatId) -> Result<(), Failure> {
+        if self.chats.lock().contains_key(&chat) {
+            return Ok(());
+        }
+        let loaded = Graph::load(&self.workspace)?;
+        match loaded
+            .graph
+            .chats()
+            .into_iter()
+            .find(|task| task.id == chat)
+        {
+            Some(task) => {
+                self.admit(task);
+                Ok(())
+            }
+            None => Err(local::unknown(&self.workspace, &loaded.graph, chat)),
+        }
+    }
+
+    fn create_chat(
+        &self,
+        wanted: &crate::ipc::protocol::NewChatRequest,
+    ) -> Result<crate::ops::CreatedChat, Failure> {
+        let mut made = local::create_chat(&self.workspace, wanted, true)?;
+        let chat = ChatId(made.chat_id);
+        self.known(chat)?;
+        self.ensure_unit(chat);
+        made.state = self.chat_state(chat);
+        Ok(made)
+    }
+
+    fn user_chat(
+        &self,
+        chat: ChatId,
+        message: &str,
+        attachments: Vec<Value>,
+        options: &SendOptions,
+    ) -> Result<crate::ops::Sent, Failure> {
+        self.known(chat)?;
+        self.ensure_unit(chat);
+        let mut sent = local::append(&self.workspace, chat, message, attachments, options, true)?;
+        self.act(chat, Happened::Looked { unanswered: true });
+        sent.state = self.chat_state(chat);
+        sent.note = local::note(chat, sent.state);
+        Ok(sent)
+    }
+
+    /// Carries out a wish against running, and waits until nothing is left of the handler.
+    pub(super) fn forbid(
+        self: &Arc<Self>,
+        chat: ChatId,
+        happened: Happened,
+        actor: &str,
+        why: &str,
+    ) -> Result<ChatChange, Failure> {
+        let before = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        self.act_for(chat, happened, actor, why);
+        let down = self
+            .driver()
+            .stop(unit_of(chat))
+            .wait(self.stop_grace() * 3 + LADDER)
+            .map_err(|e| {
+                Failure::new(ExitCode::System, format!("{chat} is not down yet"))
+                    .caused_by(e)
+                    .with_cure(format!("wg why {chat}"))
+            })?;
+        let now = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        if before != now {
+            let kind = match now {
+                Some(Wish::Archived) => EventKind::Archived,
+                Some(Wish::Purged) => EventKind::Purged,
+                Some(Wish::Run | Wish::Stopped) | None => EventKind::Stopped,
+            };
+            self.event(kind, Some(chat), &format!("{why} ({actor})"));
+        }
+        let ended = down.report.ended.len() + usize::from(down.was_running);
+        let mut text = match now {
+            Some(Wish::Archived | Wish::Purged) => {
+                format!("archived {chat}; its history stays where it is")
+            }
+            Some(Wish::Run | Wish::Stopped) | None => {
+                format!("stopped {chat}; it stays down until wg chat resume {chat}")
+            }
+        };
+        if !down.report.survivors.is_empty() {
+            let names: Vec<String> = down
+                .report
+                .survivors
+                .iter()
+                .map(|process| format!("{} ({})", process.pid, process.name))
+                .collect();
+            return Err(Failure::new(
+                ExitCode::System,
+                format!(
+                    "{chat}: not everything could be ended: {}",
+                    names.join(", ")
+                ),
+            ));
+        }
+        if down.was_running {
+            text = format!("{text}, {ended} processes ended");
+        }
+        Ok(self.change(chat, before != now || down.was_running, ended, text))
+    }
+
+    fn resume(&self, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
+        let before = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        if let Some(Wish::Archived | Wish::Purged) = before {
+            return Err(
+                Failure::new(ExitCode::Failed, format!("{chat} is archived"))
+                    .with_cure(format!("wg chat restore {chat}")),
+            );
+        }
+        let parked = matches!(
+            self.machine_state(chat),
+            Some(supervisor::State::Parked { .. })
+        );
+        self.act_for(chat, Happened::Resume, actor, "resumed by a person");
+        Ok(self.change(
+            chat,
+            before == Some(Wish::Stopped) || parked,
+            0,
+            format!("resumed {chat}"),
+        ))
+    }
+
+    fn restore(&self, chat: ChatId, actor: &str) -> ChatChange {
+        let before = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        self.act_for(chat, Happened::Restore, actor, "restored by a person");
+        let changed = before != Some(Wish::Run);
+        if changed {
+            self.event(
+                EventKind::Restored,
+                Some(chat),
+                &format!("restored by {actor}"),
+            );
+        }
+        let text = if changed {
+            format!("restored {chat}")
+        } else {
+            format!("{chat} was not retired")
+        };
+        self.change(chat, changed, 0, text)
+    }
+
+    fn interrupt(&self, chat: ChatId) -> Result<ChatChange, Failure> {
+        self.known(chat)?;
+        local::interrupt(&self.workspace, chat, "daemon").map(|change| ChatChange {
+            state: self.chat_state(chat),
+            ..change
+        })
+    }
+
+    fn set_executor(
+        &self,
+        chat: ChatId,
+        executor: Option<&str>,
+        model: Option<&str>,
+    ) -> Result<ChatChange, Failure> {
+        self.known(chat)?;
+        let change = local::set_executor(&self.workspace, chat, executor, model)?;
+        self.refresh_task(chat);
+        self.driver().config_changed(unit_of(chat));
+        Ok(ChatChange {
+            state: self.chat_state(chat),
+            ..change
+        })
+    }
+
+    fn reload(&self) -> Result<Value, Failure> {
+        let config = Config::load(&self.workspace)?;
+        *self.config.write() = Arc::new(config);
+        let policy = crate::wire::policy(&self.config());
+        let chats: Vec<ChatId> = self
+            .chats
+            .lock()
+            .iter()
+            .filter(|(_, entry)| entry.has_unit)
+            .map(|(chat, _)| *chat)
+            .collect();
+        for chat in &chats {
+            self.driver().set_policy(unit_of(*chat), policy.clone());
+            self.driver().config_changed(unit_of(*chat));
+        }
+        log::info!(
+            "the configuration was read again; {} chats heed it",
+            chats.len()
+        );
+        Ok(json!({ "status": "reloaded", "chats": chats.len() }))
+    }
+
+    pub(super) fn change(
+        &self,
+        chat: ChatId,
+        changed: bool,
+        ended: usize,
+        text: String,
+    ) -> ChatChange {
+        ChatChange {
+            chat_id: chat.0,
+            task_id: chat.task_id(),
+            changed,
+            state: self.chat_state(chat),
+            handlers_ended: u32::try_from(ended).unwrap_or(u32::MAX),
+            text,
+        }
+    }
+
+    fn status(&self) -> ServiceStatus {
+        let now = clock::now();
+        ServiceStatus {
+            status: "running".to_owned(),
+            pid: Some(std::process::id()),
+            socket: self
+                .workspace
+                .socket_path()
+                .ok()
+                .map(|path| path.display().to_string()),
+            started_at: Some(self.started_at),
+            uptime_secs: Some(now.since(self.started_at).as_secs()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            paused: self.paused.load(Ordering::SeqCst),
+            log: self.workspace.daemon_log_path().display().to_string(),
+            chats: self.rows(),
+        }
+    }
+
+    /// Every chat with its true state.
+    pub(super) fn rows(&self) -> Vec<crate::ops::ChatRow> {
+        let states: std::collections::BTreeMap<_, _> = self
+            .driver()
+            .states(QUERY)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+        chats
+            .into_iter()
+            .filter_map(|chat| explain::row(self, chat, states.get(&unit_of(chat))))
+            .collect()
+    }
+
+    fn row(&self, chat: ChatId) -> Option<crate::ops::ChatRow> {
+        explain::row(self, chat, self.machine_state(chat).as_ref())
+    }
+
+    /// What the chat is doing, in one word.
+    pub(super) fn chat_state(&self, chat: ChatId) -> crate::names::ChatState {
+        let wish = self
+            .chats
+            .lock()
+            .get(&chat)
+            .map_or(Wish::Archived, |entry| entry.core.wish());
+        let machine = self.machine_state(chat);
+        // A chat that was never needed has no machine yet, and is as idle as one that has.
+        let idle = supervisor::State::Idle {
+            since: supervisor::clock::now(),
+        };
+        crate::chat::state(wish, Some(machine.as_ref().unwrap_or(&idle)))
+    }
+}
+
+fn reply<T: Serialize>(outcome: Result<T, Failure>) -> Reply {
+    match outcome {
+        Ok(value) => match serde_json::to_value(value) {
+            Ok(value) => Reply::of(value),
+            Err(e) => Reply::Err {
+                error: format!("the reply cannot be written: {e}"),
+                code: ExitCode::Bug.code(),
+            },
+        },
+        Err(failure) => Reply::Err {
+            error: failure.to_string(),
+            code: failure.code.code(),
+        },
+    }
+}

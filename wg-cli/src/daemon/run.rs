@@ -1,0 +1,392 @@
+//! The daemon's life: lock, log, driver, chats, socket, signals, and the way out.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use command_queue::{CommandQueue, QueueConfig};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use session_lock::{AcquireError, Kind, SessionLock};
+use supervisor::{Driver, Shutdown};
+
+use super::events::Events;
+use super::host::ChatHost;
+use super::inbox_watch::InboxWatch;
+use super::log_file::DaemonLog;
+use super::requests::Requests;
+use super::{Control, Daemon, boot};
+use crate::chat::Happened;
+use crate::clock;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::protocol::Reply;
+use crate::ipc::server::{Limits, Server};
+use crate::names::EventKind;
+use crate::store::config::Config;
+use crate::store::events::EventLog;
+use crate::store::graph::ChatId;
+use crate::store::service_state::ServiceState;
+use crate::store::workspace::Workspace;
+
+/// How a daemon is run.
+#[derive(Debug, Clone, Default)]
+pub struct DaemonOptions {
+    /// In the terminal: the log goes to standard error as well as to the file, and no session of its own is made.
+    pub foreground: bool,
+    /// Recorded for the earlier tool's sake; chats do not heed it.
+    pub max_agents: Option<u32>,
+}
+
+/// How the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Every handler is stopped, with its grace.
+    Stop,
+    /// Every handler is stopped without grace.
+    Force,
+    /// The handlers stay, for the next daemon to adopt.
+    Keep,
+}
+
+/// What the starter is told on standard output, one line, before it is closed.
+#[derive(Debug)]
+enum Word {
+    Ready,
+    Already(u32),
+    Failed(String, u8),
+}
+
+/// Runs the daemon of this workspace until it is told to end.
+///
+/// # Errors
+///
+/// The workspace is somebody else's, the configuration is bad, or the operating system refuses what a daemon needs.
+pub fn run(workspace: &Workspace, options: &DaemonOptions) -> Result<ExitCode, Failure> {
+    let told = |word: &Word| {
+        if !options.foreground {
+            tell_starter(word);
+        }
+    };
+    match run_inner(workspace, options, &told) {
+        Ok(code) => Ok(code),
+        Err(failure) => {
+            told(&Word::Failed(failure.to_string(), failure.code.code()));
+            Err(failure)
+        }
+    }
+}
+
+fn run_inner(
+    workspace: &Workspace,
+    options: &DaemonOptions,
+    told: &dyn Fn(&Word),
+) -> Result<ExitCode, Failure> {
+    workspace.check_owner()?;
+    if !options.foreground {
+        // Fails only for a leader of a group, which a fresh child is not; a hangup of the terminal must not end us.
+        if let Err(e) = nix::unistd::setsid() {
+            log::debug!("no session of its own: {e}");
+        }
+    }
+    let lock = match lock_service(workspace)? {
+        Ok(lock) => lock,
+        Err(pid) => {
+            told(&Word::Already(pid));
+            return Ok(ExitCode::Ok);
+        }
+    };
+    let config = Config::load(workspace)?;
+    DaemonLog::open(
+        &workspace.daemon_log_path(),
+        config.service.log_max_size,
+        config.service.log_keep,
+        log::Level::Info,
+        !options.foreground,
+    )
+    .map_err(|e| system("failed to open the log", e))?
+    .install();
+
+    let (daemon, controls) = Daemon::assemble(workspace, config)?;
+    let socket = workspace.socket_path()?;
+    let listener = bind(&socket).map_err(|e| system("failed to open the socket", e))?;
+    log::info!(
+        "Daemon starting (PID {}, socket {})",
+        std::process::id(),
+        socket.display()
+    );
+    if let Some(agents) = options.max_agents {
+        log::info!("max_agents={agents} is recorded; chats do not heed it");
+    }
+    let state = ServiceState::of_this_process(socket.clone());
+    state.write(workspace)?;
+    // Signals before the first process: one that came in between would leave handlers behind.
+    let signals = Signals::install(daemon.control.clone())
+        .map_err(|e| system("failed to handle signals", e))?;
+    let server = Server::start(
+        listener,
+        Limits::standard(),
+        Arc::new(Requests::new(Arc::clone(&daemon))),
+    )
+    .map_err(|e| system("failed to serve the socket", e))?;
+    daemon.events.send_through(server.poster());
+    let watch = {
+        let daemon = Arc::clone(&daemon);
+        InboxWatch::start(move |chat, what| daemon.file_changed(chat, what))
+            .map_err(|e| system("failed to watch the inboxes", e))?
+    };
+    drop(daemon.watch.set(watch));
+    boot::boot(&daemon)?;
+    daemon.event(
+        EventKind::DaemonStarted,
+        None,
+        &format!(
+            "daemon {} {}",
+            std::process::id(),
+            env!("CARGO_PKG_VERSION")
+        ),
+    );
+    told(&Word::Ready);
+
+    let ending = daemon.main_loop(&controls);
+    daemon.end(ending, &controls);
+    drop(signals);
+    drop(server);
+    if let Err(e) = std::fs::remove_file(&socket) {
+        log::debug!("the socket was gone: {e}");
+    }
+    state.remove(workspace)?;
+    daemon.event(
+        EventKind::Stopped,
+        None,
+        &format!("daemon {} is down", std::process::id()),
+    );
+    log::info!("Daemon shutdown complete");
+    if let Err(e) = lock.release() {
+        log::warn!("the service lock: {e}");
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Takes the lock that makes this the only daemon of the workspace, or says who has it.
+pub(super) fn lock_service(workspace: &Workspace) -> Result<Result<SessionLock, u32>, Failure> {
+    let dir = workspace.ensure_service_dir()?;
+    match SessionLock::try_acquire(&dir, Kind::Other("wg-daemon".to_owned())) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err(AcquireError::Held { holder, .. }) => Ok(Err(holder.map_or(0, |holder| holder.pid))),
+        Err(e) => {
+            Err(Failure::new(ExitCode::System, "failed to take the service lock").caused_by(e))
+        }
+    }
+}
+
+impl Daemon {
+    /// Everything but the doors to the outside: no socket, no signals, no chats yet.
+    pub(super) fn assemble(
+        workspace: &Workspace,
+        config: Config,
+    ) -> Result<(Arc<Self>, Receiver<Control>), Failure> {
+        let (control, controls) = unbounded();
+        let events = EventLog::open(
+            workspace,
+            config.service.log_max_size,
+            config.service.log_keep,
+        );
+        let queue = CommandQueue::start(QueueConfig::recommended()).map_err(|e| {
+            Failure::new(ExitCode::System, "failed to start the lanes").caused_by(e)
+        })?;
+        let daemon = Arc::new(Self {
+            workspace: workspace.clone(),
+            config: RwLock::new(Arc::new(config)),
+            chats: Mutex::default(),
+            driver: std::sync::OnceLock::new(),
+            watch: std::sync::OnceLock::new(),
+            queue,
+            events: Events::new(events),
+            control,
+            paused: false.into(),
+            ending: false.into(),
+            hurried: false.into(),
+            goodbyes: Mutex::default(),
+            started_at: clock::now(),
+        });
+        let handle = Driver::start(ChatHost::new(Arc::clone(&daemon))).map_err(|e| {
+            Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)
+        })?;
+        drop(daemon.driver.set(handle));
+        Ok((daemon, controls))
+    }
+
+    /// Waits for the end, and for the ends of hold-offs meanwhile.
+    fn main_loop(&self, controls: &Receiver<Control>) -> Ending {
+        loop {
+            let control = match self.earliest_deadline() {
+                None => controls.recv().ok(),
+                Some((at, chat)) => match controls.recv_deadline(at) {
+                    Ok(control) => Some(control),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.act(chat, Happened::HoldOffOver);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => None,
+                },
+            };
+            match control {
+                Some(Control::LookAtDeadlines) => {}
+                Some(Control::Shutdown(ending)) => return ending,
+                // Nobody is left who could tell us to end, so this is the end.
+                None => return Ending::Stop,
+            }
+        }
+    }
+
+    fn earliest_deadline(&self) -> Option<(Instant, ChatId)> {
+        let chats = self.chats.lock();
+        chats
+            .iter()
+            .filter_map(|(chat, entry)| Some((entry.core.deadline()?, *chat)))
+            .min()
+    }
+
+    /// Ends the handlers, or lets them be, and the driver.
+    pub(super) fn end(&self, ending: Ending, controls: &Receiver<Control>) {
+        // A start that is being decided sees this; one that was decided is stopped with the rest.
+        self.ending.store(true, Ordering::SeqCst);
+        if ending == Ending::Force {
+            self.hurried.store(true, Ordering::SeqCst);
+        }
+        let handlers = self
+            .chats
+            .lock()
+            .values()
+            .filter(|entry| entry.handler.is_some())
+            .count();
+        let mut completion = self.driver().shutdown(match ending {
+            Ending::Stop => Shutdown::StopAll,
+            Ending::Force => Shutdown::KillAll,
+            Ending::Keep => Shutdown::LeaveRunning,
+        });
+        let report = loop {
+            match completion.wait(Duration::from_millis(200)) {
+                Ok(down) => break down.report,
+                Err(supervisor::CompletionError::DriverGone) => {
+                    break supervisor::tree::Report::default();
+                }
+                Err(_) => {
+                    // A second signal hurries.
+                    if let Ok(Control::Shutdown(Ending::Stop | Ending::Force)) = controls.try_recv()
+                        && !self.hurried.swap(true, Ordering::SeqCst)
+                    {
+                        log::info!("told to hurry: the handlers are killed");
+                        completion = self.driver().shutdown(Shutdown::KillAll);
+                    }
+                }
+            }
+        };
+        self.driver().join();
+        let ended = if ending == Ending::Keep {
+            0
+        } else {
+            handlers + report.ended.len()
+        };
+        let survivors: Vec<_> = report
+            .survivors
+            .iter()
+            .map(|process| json!({"pid": process.pid, "name": process.name}))
+            .collect();
+        let reply = Reply::of(json!({
+            "status": "stopped",
+            "pid": std::process::id(),
+            "handlers_ended": ended,
+            "survivors": survivors,
+            "best_effort": report.best_effort(),
+        }));
+        for answer in self.goodbyes.lock().drain(..) {
+            answer.send(&reply);
+        }
+    }
+}
+
+/// Turns signals into controls: SIGTERM and SIGINT end the daemon (a second one hurries), SIGUSR1 ends it and keeps the
+/// handlers.
+#[derive(Debug)]
+struct Signals {
+    handle: signal_hook::iterator::Handle,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Signals {
+    fn install(control: Sender<Control>) -> std::io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+        let handle = signals.handle();
+        let thread = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    let ending = match signal {
+                        SIGUSR1 => Ending::Keep,
+                        // The terminal of a foreground daemon is gone; a background one has none.
+                        SIGHUP => continue,
+                        _ => Ending::Stop,
+                    };
+                    if control.send(Control::Shutdown(ending)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the signal thread panicked");
+        }
+    }
+}
+
+/// Binds the socket for its owner alone. A socket file that is left behind is removed: we hold the service lock, so
+/// nobody of ours listens there.
+fn bind(path: &std::path::Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(path)?;
+    }
+    // The directory is closed to others, so nobody can connect between these two lines.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Writes the one line that the starter waits for, and closes standard output.
+fn tell_starter(word: &Word) {
+    let line = match word {
+        Word::Ready => json!({"ready": std::process::id()}),
+        Word::Already(pid) => json!({"already": pid}),
+        Word::Failed(error, code) => json!({"error": error, "code": code}),
+    };
+    let mut out = std::io::stdout();
+    // A starter that has gone away needs no answer.
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null")
+        && let Err(e) = nix::unistd::dup2_stdout(null.as_fd())
+    {
+        log::debug!("standard output stays open: {e}");
+    }
+}
+
+fn system(what: &str, error: std::io::Error) -> Failure {
+    Failure::new(ExitCode::System, what.to_owned()).caused_by(error)
+}

@@ -1,0 +1,194 @@
+//! Starting the daemon from the outside, and waiting until it answers.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a starter reads the clock for its deadline"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
+
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::{Client, ConnectError};
+use crate::store::service_state::ServiceState;
+use crate::store::watch::DirWatch;
+use crate::store::workspace::Workspace;
+
+/// How long a daemon may take until it serves its chats; the boot of a thousand chats included.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a daemon is started.
+#[derive(Debug, Clone, Default)]
+pub struct StartOptions {
+    /// Recorded for the earlier tool's sake; chats do not heed it.
+    pub max_agents: Option<u32>,
+}
+
+/// A daemon that runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Started {
+    /// Its process.
+    pub pid: u32,
+    /// Whether it ran before.
+    pub already: bool,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// Starts the daemon of this workspace, or finds that it runs, and returns when it answers.
+///
+/// # Errors
+///
+/// The daemon's own words where it could not start, with its code.
+pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, Failure> {
+    workspace.check_owner()?;
+    let service = workspace.ensure_service_dir()?;
+    let socket = workspace.socket_path()?;
+    let running = |pid: u32, already: bool| Started {
+        pid,
+        already,
+        socket: socket.clone(),
+        log: workspace.daemon_log_path(),
+    };
+    let until = Instant::now() + PATIENCE;
+    let found = session_lock::inspect(&service)
+        .ok()
+        .filter(session_lock::Inspection::is_held);
+    if let Some(holder) = found.as_ref().and_then(|found| found.holder()) {
+        await_answer(workspace, until)?;
+        return Ok(running(holder.pid, true));
+    }
+    let mut command = Command::new(crate::self_exe());
+    command
+        .arg0("wg")
+        .arg("--dir")
+        .arg(workspace.root())
+        .args(["service", "daemon"]);
+    if let Some(agents) = options.max_agents {
+        command.arg("--max-agents").arg(agents.to_string());
+    }
+    // A daemon that is started from inside a chat is not part of it.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WG_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .map_err(|e| Failure::new(ExitCode::System, "failed to start the daemon").caused_by(e))?;
+    let Some(out) = child.stdout.take() else {
+        return Err(Failure::new(
+            ExitCode::Bug,
+            "the daemon has no standard output",
+        ));
+    };
+    let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    let silent = loop {
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(n) => break n == 0,
+            Err(e) => {
+                return Err(
+                    Failure::new(ExitCode::System, "failed to wait for the daemon").caused_by(e),
+                );
+            }
+        }
+    };
+    let mut line = String::new();
+    if !silent && let Err(e) = BufReader::new(out).read_line(&mut line) {
+        log::debug!("the daemon's word could not be read: {e}");
+    }
+    let word: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+    let number = |name: &str| {
+        word.get(name)
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+    };
+    if let Some(pid) = number("ready") {
+        return Ok(running(pid, false));
+    }
+    if let Some(pid) = number("already") {
+        reap(&mut child);
+        await_answer(workspace, until)?;
+        return Ok(running(pid, true));
+    }
+    if let Some(error) = word.get("error").and_then(Value::as_str) {
+        reap(&mut child);
+        let code = number("code")
+            .and_then(|code| i32::try_from(code).ok())
+            .and_then(ExitCode::from_code);
+        return Err(Failure::new(
+            code.unwrap_or(ExitCode::System),
+            error.to_owned(),
+        ));
+    }
+    Err(Failure::new(
+        ExitCode::System,
+        "the daemon ended, or hangs, before it was ready",
+    )
+    .with_cure(format!("look at {}", workspace.daemon_log_path().display())))
+}
+
+/// The daemon has said its last word, so its end is near.
+fn reap(child: &mut std::process::Child) {
+    if let Err(e) = child.wait() {
+        log::debug!("the daemon could not be waited for: {e}");
+    }
+}
+
+/// Waits until the daemon answers: its socket appears in a directory that is watched.
+fn await_answer(workspace: &Workspace, until: Instant) -> Result<(), Failure> {
+    let socket = workspace.socket_path()?;
+    let dir = socket
+        .parent()
+        .map_or_else(|| workspace.service_dir(), std::path::Path::to_path_buf);
+    let mut watch = DirWatch::new(&dir)?;
+    loop {
+        match Client::connect(workspace) {
+            Ok(_) => return Ok(()),
+            Err(ConnectError::NotRunning) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if Instant::now() >= until {
+            return Err(Failure::new(
+                ExitCode::Unavailable,
+                "the service holds its lock and does not answer",
+            )
+            .with_cure("wg service stop --force"));
+        }
+        // A daemon that ends instead of answering makes no file: look again from time to time.
+        if let Err(e) = watch.wait(
+            Some(until.min(Instant::now() + Duration::from_secs(1))),
+            &[],
+        ) {
+            return Err(
+                Failure::new(ExitCode::System, "failed to wait for the daemon").caused_by(e),
+            );
+        }
+        let held =
+            session_lock::inspect(&workspace.service_dir()).is_ok_and(|found| found.is_held());
+        if !held && ServiceState::read(workspace).ok().flatten().is_none() {
+            return Err(
+                Failure::new(ExitCode::Unavailable, "the service has just ended")
+                    .with_cure("wg service start"),
+            );
+        }
+    }
+}

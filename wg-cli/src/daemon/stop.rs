@@ -1,0 +1,155 @@
+//! Ending the daemon from the outside, with proof that nothing of it is left.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a stop reads the clock for its deadline"
+)]
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{local, reap};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::{Client, ConnectError, Request};
+use crate::store::service_state::ServiceState;
+use crate::store::workspace::Workspace;
+
+/// Beyond the graces of its ladder, how long the daemon may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long a daemon that does not listen any more may take after a signal.
+const DEAF: Duration = Duration::from_secs(20);
+
+/// How a daemon is stopped.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StopOptions {
+    /// Without grace for turns.
+    pub force: bool,
+    /// The handlers stay, for the next daemon to adopt.
+    pub keep_handlers: bool,
+}
+
+/// What a stop did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stopped {
+    /// Whether there was a daemon.
+    pub was_running: bool,
+    /// Which.
+    pub pid: Option<u32>,
+    /// Processes that were ended, descendants of handlers included, the daemon not.
+    pub handlers_ended: u32,
+    /// Processes that are still there: `pid (name)`.
+    pub survivors: Vec<String>,
+}
+
+/// Stops the daemon of this workspace; without one, ends the handlers that an earlier one left.
+///
+/// # Errors
+///
+/// The daemon could not be ended.
+pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Failure> {
+    let service = workspace.service_dir();
+    let holder = service
+        .is_dir()
+        .then(|| session_lock::inspect(&service).ok())
+        .flatten()
+        .filter(session_lock::Inspection::is_held)
+        .and_then(|found| found.holder().cloned());
+    let Some(holder) = holder else {
+        let handlers_ended = if options.keep_handlers {
+            0
+        } else {
+            local::end_handlers(workspace)?
+        };
+        if let Ok(Some(state)) = ServiceState::read(workspace)
+            && !state.is_alive()
+        {
+            state.remove(workspace)?;
+        }
+        return Ok(Stopped {
+            was_running: false,
+            pid: None,
+            handlers_ended,
+            survivors: Vec::new(),
+        });
+    };
+    let watch = holder
+        .identity()
+        .and_then(|identity| session_lock::PidWatch::of(identity).ok().flatten());
+    let mut stopped = Stopped {
+        was_running: true,
+        pid: Some(holder.pid),
+        handlers_ended: 0,
+        survivors: Vec::new(),
+    };
+    match Client::connect(workspace) {
+        Ok(mut client) => {
+            let request = Request::Shutdown {
+                force: options.force,
+                keep_handlers: options.keep_handlers,
+            };
+            let reply = client.call_within(&request, PATIENCE)?;
+            stopped.handlers_ended = reply
+                .get("handlers_ended")
+                .and_then(Value::as_u64)
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(0);
+            for survivor in reply
+                .get("survivors")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                stopped.survivors.push(format!(
+                    "{} ({})",
+                    survivor["pid"],
+                    survivor["name"].as_str().unwrap_or("?")
+                ));
+            }
+        }
+        // It holds its lock and does not listen: it is starting, ending, or stuck.
+        Err(ConnectError::NotRunning) => {
+            let signal = if options.keep_handlers {
+                reap::Signal::USR1
+            } else {
+                reap::Signal::TERM
+            };
+            let identity = holder.identity().ok_or_else(|| {
+                Failure::new(
+                    ExitCode::Held,
+                    format!(
+                        "process {} holds the service lock without proof of who it is",
+                        holder.pid
+                    ),
+                )
+                .with_cure("end it yourself")
+            })?;
+            reap::signal(identity, signal).map_err(|e| {
+                Failure::new(ExitCode::System, "failed to signal the daemon").caused_by(e)
+            })?;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    let patience = if stopped.handlers_ended > 0 {
+        PATIENCE
+    } else {
+        DEAF
+    };
+    let gone = match watch {
+        Some(watch) => watch.wait(Instant::now() + patience).map_err(|e| {
+            Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)
+        })?,
+        None => true,
+    };
+    if gone {
+        return Ok(stopped);
+    }
+    Err(Failure::new(
+        ExitCode::System,
+        format!("the daemon (PID {}) is still there", holder.pid),
+    )
+    .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
+}

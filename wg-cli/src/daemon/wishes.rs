@@ -1,0 +1,76 @@
+//! What a person decided for a chat, on the disk: the state file and the graph tell it alike.
+//!
+//! The state file is written first, because it is what every handler re-reads after it took its lock; the graph
+//! is what people and the earlier tool read.
+
+use crate::chat::Wish;
+use crate::clock;
+use crate::store::StoreError;
+use crate::store::chat_state::ChatRecord;
+use crate::store::graph::{ChatId, ChatTask, Graph};
+use crate::store::workspace::Workspace;
+
+/// The wish that is in force: the strongest that either file tells.
+#[must_use]
+pub(super) fn of(record: &ChatRecord, task: Option<&ChatTask>) -> Wish {
+    if record.purged_at.is_some() {
+        Wish::Purged
+    } else if record.archived_at.is_some() || task.is_some_and(|task| task.archived || !task.live) {
+        Wish::Archived
+    } else if record.stopped_at.is_some() {
+        Wish::Stopped
+    } else {
+        Wish::Run
+    }
+}
+
+/// Writes a wish to the state file only; see [`persist`].
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub(super) fn record(
+    workspace: &Workspace,
+    chat: ChatId,
+    wish: Wish,
+    actor: &str,
+    why: &str,
+) -> Result<ChatRecord, StoreError> {
+    let now = clock::now();
+    ChatRecord::update(workspace, chat, |record| {
+        record.wish_actor = Some(actor.to_owned());
+        record.wish_reason = Some(why.to_owned());
+        match wish {
+            Wish::Run => {
+                record.stopped_at = None;
+                record.archived_at = None;
+                record.purged_at = None;
+            }
+            Wish::Stopped => record.stopped_at = Some(now),
+            Wish::Archived => record.archived_at = Some(now),
+            Wish::Purged => record.purged_at = Some(now),
+        }
+    })
+}
+
+/// Writes a wish to the state file, then to the graph.
+///
+/// # Errors
+///
+/// One of the files cannot be written; the state file comes first, so a wish against running holds even then.
+pub(super) fn persist(
+    workspace: &Workspace,
+    chat: ChatId,
+    wish: Wish,
+    actor: &str,
+    why: &str,
+) -> Result<(), StoreError> {
+    record(workspace, chat, wish, actor, why)?;
+    match wish {
+        Wish::Stopped => Ok(()),
+        Wish::Archived | Wish::Purged => {
+            Graph::edit(workspace, |graph| graph.archive(chat, actor, why)).map(drop)
+        }
+        Wish::Run => Graph::edit(workspace, |graph| graph.restore(chat, actor, why)).map(drop),
+    }
+}

@@ -1,0 +1,565 @@
+//! What a person can do to chats, with the daemon up (over the socket) or down (on the files): the same result
+//! and the same shape either way.
+//!
+//! The verbs of `cli` parse, call one function here, and print what it returns.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::daemon::local;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ipc::protocol::{NewChatRequest, OneChat};
+use crate::ipc::{Client, ConnectError, Request};
+use crate::names::ChatState;
+use crate::store::files::Durability;
+use crate::store::graph::ChatId;
+use crate::store::workspace::Workspace;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// For the record of a decision: the user, or the outer agent that runs `wg`.
+    pub actor: String,
+    /// For messages: `WG_USER`, else `USER`, else `unknown`.
+    pub user: String,
+    /// The chat that the caller runs in (`WG_CHAT_REF`), if it runs in one.
+    pub chat: Option<String>,
+}
+
+/// Variables by which an outer agent can be told, with the name that goes into the record.
+pub const AGENT_MARKERS: [(&str, &str); 6] = [
+    ("CLAUDECODE", "claude"),
+    ("CODEX_THREAD_ID", "codex"),
+    ("OPENCODE_PID", "opencode"),
+    ("GEMINI_CLI", "gemini"),
+    ("PI_CODING_AGENT", "pi"),
+    ("CLAUDE_CODE_SESSION_ID", "claude"),
+];
+
+impl Caller {
+    /// The caller as the environment tells.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let variable = |name: &str| {
+            std::env::var(name)
+                .ok()
+                .filter(|value| !value.trim().is_empty())
+        };
+        let user = variable("WG_USER")
+            .or_else(|| variable("USER"))
+            .unwrap_or_else(|| "unknown".to_owned());
+        let chat = variable("WG_CHAT_REF").or_else(|| variable("WG_CHAT_ID"));
+        let agent = AGENT_MARKERS
+            .iter()
+            .find(|(name, _)| variable(name).is_some())
+            .map(|(_, agent)| *agent);
+        let actor = match (&chat, agent) {
+            (Some(chat), _) => format!("{user} (from {chat})"),
+            (None, Some(agent)) => format!("{user} (from {agent})"),
+            (None, None) => user.clone(),
+        };
+        Self { actor, user, chat }
+    }
+}
+
+/// A chat that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedChat {
+    /// Its number.
+    pub chat_id: u32,
+    /// The same, under the earlier name.
+    pub coordinator_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Whether a daemon looks after it already.
+    pub service_running: bool,
+    /// What it is doing.
+    pub state: ChatState,
+}
+
+/// A message that was accepted: it is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The chat.
+    pub chat_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+    /// The message's number in the inbox.
+    pub inbox_id: u64,
+    /// The sender's name for it.
+    pub request_id: String,
+    /// Whether a daemon will answer it now.
+    pub service_running: bool,
+    /// What the chat is doing.
+    pub state: ChatState,
+    /// Why it is not answered now, where it is not, with the cure.
+    pub note: Option<String>,
+}
+
+/// A change of one chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatChange {
+    /// The chat.
+    pub chat_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+    /// Whether anything is different from before.
+    pub changed: bool,
+    /// What the chat is doing now.
+    pub state: ChatState,
+    /// Processes that were ended, the handler's descendants included.
+    pub handlers_ended: u32,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// What a purge may do.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one flag of the verb"
+)]
+pub struct PurgeOptions {
+    /// Also chats in a turn or with a consumer.
+    pub include_active: bool,
+    /// Also the chat that the caller runs in.
+    pub include_self: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Signal holders that are not proven ours, too.
+    pub force_unproven: bool,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// A chat in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatName {
+    /// The chat.
+    pub chat_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+}
+
+/// A chat that a purge left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The chat.
+    pub chat_id: u32,
+    /// Why.
+    pub reason: String,
+}
+
+/// A chat that was purged while its holder could not be ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeError {
+    /// The chat.
+    pub chat_id: u32,
+    /// The process that is still there.
+    pub pid: Option<u32>,
+    /// Why, with the cure.
+    pub error: String,
+}
+
+/// What a purge did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeReport {
+    /// Chats that are retired now and were not before.
+    pub purged: Vec<ChatName>,
+    /// Chats that were left as they are.
+    pub skipped: Vec<Skipped>,
+    /// Chats that are retired although something is left.
+    pub errors: Vec<PurgeError>,
+    /// Processes that were ended, descendants included.
+    pub handlers_ended: u32,
+}
+
+impl PurgeReport {
+    /// 0, or 75 where a holder is left.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        if self.errors.is_empty() {
+            ExitCode::Ok
+        } else {
+            ExitCode::Held
+        }
+    }
+}
+
+/// The process that holds a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderDto {
+    /// Its process id.
+    pub pid: u32,
+    /// What it says it is.
+    pub kind: String,
+    /// Since when, as it wrote it.
+    pub since: String,
+}
+
+/// One line of a list of chats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatRow {
+    /// The chat.
+    pub chat_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+    /// The task's title.
+    pub title: String,
+    /// The chat's name, if it has one.
+    pub name: Option<String>,
+    /// What it is doing.
+    pub state: ChatState,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Its handler.
+    pub pid: Option<u32>,
+    /// Messages that wait for an answer.
+    pub unread: usize,
+    /// Consumers that are connected.
+    pub consumers: usize,
+    /// Who holds its session, where that is not its handler.
+    pub holder: Option<HolderDto>,
+    /// Its agent.
+    pub agent: String,
+    /// The task's status in the graph.
+    pub task_status: String,
+}
+
+/// How the service is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// `running` or `not_running`.
+    pub status: String,
+    /// The daemon.
+    pub pid: Option<u32>,
+    /// Where it listens.
+    pub socket: Option<String>,
+    /// Since when it runs.
+    pub started_at: Option<Timestamp>,
+    /// For how many seconds it has been running.
+    pub uptime_secs: Option<u64>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Whether starts are paused.
+    pub paused: bool,
+    /// Its log.
+    pub log: String,
+    /// The chats.
+    pub chats: Vec<ChatRow>,
+}
+
+/// How a message is sent.
+#[derive(Debug, Clone)]
+pub struct SendOptions {
+    /// The sender's name for the message; one is made where it is absent.
+    pub request_id: Option<String>,
+    /// Whether "accepted" means "on the disk".
+    pub durability: Durability,
+    /// Who sends.
+    pub user: Option<String>,
+}
+
+/// Makes a chat.
+///
+/// # Errors
+///
+/// A chat of that number exists, the command line or agent makes no sense, or the files cannot be written.
+pub fn create_chat(workspace: &Workspace, wanted: NewChatRequest) -> Result<CreatedChat, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => typed(client.call(&Request::CreateChat(wanted))?),
+        None => local::create_chat(workspace, &wanted, false),
+    }
+}
+
+/// Appends a message to a chat's inbox.
+///
+/// # Errors
+///
+/// The message could not be made durable; then it was not accepted.
+pub fn send(
+    workspace: &Workspace,
+    chat: ChatId,
+    text: &str,
+    options: SendOptions,
+) -> Result<Sent, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) if options.durability == Durability::Sync => {
+            typed(client.call(&Request::UserChat {
+                message: text.to_owned(),
+                request_id: options.request_id,
+                attachments: Vec::new(),
+                chat_id: chat.0,
+                user: options.user,
+            })?)
+        }
+        running => local::send(workspace, chat, text, &options, running.is_some()),
+    }
+}
+
+/// Ends the chat's handler; it stays down until it is resumed.
+///
+/// # Errors
+///
+/// The wish could not be written, or something could not be ended.
+pub fn stop(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<ChatChange, Failure> {
+    change(workspace, chat, caller, Request::StopChat, local::stop)
+}
+
+/// Lifts a stop or a park.
+///
+/// # Errors
+///
+/// The chat is archived, or the wish could not be written.
+pub fn resume(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<ChatChange, Failure> {
+    change(workspace, chat, caller, Request::ResumeChat, local::resume)
+}
+
+/// Ends the chat's handler and retires the chat; its history stays where it is.
+///
+/// # Errors
+///
+/// As [`stop`].
+pub fn archive(
+    workspace: &Workspace,
+    chat: ChatId,
+    caller: &Caller,
+) -> Result<ChatChange, Failure> {
+    change(
+        workspace,
+        chat,
+        caller,
+        Request::ArchiveChat,
+        local::archive,
+    )
+}
+
+/// Brings an archived or purged chat back.
+///
+/// # Errors
+///
+/// The wish could not be written.
+pub fn restore(
+    workspace: &Workspace,
+    chat: ChatId,
+    caller: &Caller,
+) -> Result<ChatChange, Failure> {
+    change(
+        workspace,
+        chat,
+        caller,
+        Request::RestoreChat,
+        local::restore,
+    )
+}
+
+/// Ends the chat's handler and abandons its task; the history stays where it is.
+///
+/// # Errors
+///
+/// As [`stop`].
+pub fn delete(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<ChatChange, Failure> {
+    change(workspace, chat, caller, Request::DeleteChat, local::delete)
+}
+
+/// Ends the turn in flight, not the chat.
+///
+/// # Errors
+///
+/// No handler that is provably ours serves the chat.
+pub fn interrupt(
+    workspace: &Workspace,
+    chat: ChatId,
+    caller: &Caller,
+) -> Result<ChatChange, Failure> {
+    change(
+        workspace,
+        chat,
+        caller,
+        Request::InterruptChat,
+        local::interrupt,
+    )
+}
+
+/// Tells the daemon that a chat was released to a person, so that it holds off. Nothing to do without a daemon.
+///
+/// # Errors
+///
+/// The daemon is there and does not answer.
+pub fn hold_off(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<(), Failure> {
+    if let Some(mut client) = daemon(workspace)? {
+        client.call(&Request::ReleaseChat(OneChat {
+            chat_id: chat.0,
+            actor: Some(caller.actor.clone()),
+        }))?;
+    }
+    Ok(())
+}
+
+/// How long a purge may take before the daemon counts as stuck.
+const PURGE_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Archives every chat and ends every handler, with proof, whoever started it.
+///
+/// `progress` is called with how many are done of how many.
+///
+/// # Errors
+///
+/// The wishes could not be written. A holder that could not be ended is no error here but stands in the report.
+pub fn purge(
+    workspace: &Workspace,
+    options: &PurgeOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PurgeReport, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => typed(client.call_within(
+            &Request::PurgeChats {
+                include_active: options.include_active,
+                include_self: options.include_self,
+                dry_run: options.dry_run,
+                force_unproven: options.force_unproven,
+                caller_chat_id: local::caller_chat(workspace, &options.caller).map(|chat| chat.0),
+            },
+            PURGE_PATIENCE,
+        )?),
+        None => local::purge(workspace, options, progress),
+    }
+}
+
+/// The chats, with their true states; without `all`, those that are not retired.
+///
+/// # Errors
+///
+/// The graph cannot be read, or the daemon does not answer.
+pub fn list_chats(workspace: &Workspace, all: bool) -> Result<Vec<ChatRow>, Failure> {
+    let mut rows: Vec<ChatRow> = match daemon(workspace)? {
+        Some(mut client) => {
+            let mut reply = client.call(&Request::ListChats)?;
+            from_value(reply.remove("chats").unwrap_or_default())?
+        }
+        None => local::list_chats(workspace)?,
+    };
+    if !all {
+        rows.retain(|row| !matches!(row.state, ChatState::Archived | ChatState::Purged));
+    }
+    Ok(rows)
+}
+
+/// How the service is; never starts it.
+///
+/// # Errors
+///
+/// The daemon is there and does not answer, or the files cannot be read.
+pub fn service_status(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => typed(client.call(&Request::Status)?),
+        None => Ok(ServiceStatus {
+            status: "not_running".to_owned(),
+            pid: None,
+            socket: None,
+            started_at: None,
+            uptime_secs: None,
+            version: None,
+            paused: false,
+            log: workspace.daemon_log_path().display().to_string(),
+            chats: local::list_chats(workspace)?,
+        }),
+    }
+}
+
+/// Lets the daemon read its configuration again.
+///
+/// # Errors
+///
+/// No daemon, or a file that it refuses: then the old configuration stays in force.
+pub fn reload(workspace: &Workspace) -> Result<Map<String, Value>, Failure> {
+    Ok(Client::connect(workspace)?.call(&Request::Reload)?)
+}
+
+/// Lets the daemon start no further handler until [`unpause`].
+///
+/// # Errors
+///
+/// No daemon.
+pub fn pause(workspace: &Workspace) -> Result<Map<String, Value>, Failure> {
+    Ok(Client::connect(workspace)?.call(&Request::Pause)?)
+}
+
+/// Lifts a pause.
+///
+/// # Errors
+///
+/// No daemon.
+pub fn unpause(workspace: &Workspace) -> Result<Map<String, Value>, Failure> {
+    Ok(Client::connect(workspace)?.call(&Request::Resume)?)
+}
+
+/// How long a change of one chat may take: the stop ladder with its graces.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(180);
+
+fn change(
+    workspace: &Workspace,
+    chat: ChatId,
+    caller: &Caller,
+    request: fn(OneChat) -> Request,
+    here: fn(&Workspace, ChatId, &str) -> Result<ChatChange, Failure>,
+) -> Result<ChatChange, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => {
+            let one = OneChat {
+                chat_id: chat.0,
+                actor: Some(caller.actor.clone()),
+            };
+            typed(client.call_within(&request(one), CHANGE_PATIENCE)?)
+        }
+        None => here(workspace, chat, &caller.actor),
+    }
+}
+
+/// The daemon, if one runs.
+fn daemon(workspace: &Workspace) -> Result<Option<Client>, Failure> {
+    match Client::connect(workspace) {
+        Ok(client) => Ok(Some(client)),
+        Err(ConnectError::NotRunning) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn typed<T: serde::de::DeserializeOwned>(reply: Map<String, Value>) -> Result<T, Failure> {
+    from_value(Value::Object(reply))
+}
+
+fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|e| {
+        Failure::new(
+            ExitCode::Unavailable,
+            "the service speaks another version of the protocol",
+        )
+        .caused_by(e)
+        .with_cure("wg service restart")
+    })
+}
+
+/// Explains one chat.
+///
+/// # Errors
+///
+/// The chat does not exist, the daemon does not answer, or the files cannot be read.
+pub fn explain_one(
+    workspace: &Workspace,
+    chat: ChatId,
+) -> Result<crate::why::Explanation, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => typed(client.call(&Request::Explain(OneChat {
+            chat_id: chat.0,
+            actor: None,
+        }))?),
+        None => local::explain(workspace, chat),
+    }
+}

@@ -1,0 +1,172 @@
+//! Why a chat is in the state it is in: what happened, what happens next and when, what the user can do.
+//!
+//! `explain` gathers facts, from the daemon or from the files; the words are made here from those facts alone,
+//! so that text and `--json` cannot disagree.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Timestamp};
+use crate::failure::Failure;
+use crate::names::ChatState;
+use crate::store::graph::ChatId;
+use crate::store::workspace::Workspace;
+
+/// A labelled line of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// One word: `holder`, `last`, `next`, `agent`, …
+    pub label: String,
+    /// One sentence.
+    pub text: String,
+}
+
+/// Something that the user can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cure {
+    /// A command line, ready to paste.
+    pub command: String,
+    /// What it does.
+    pub text: String,
+}
+
+/// The verdict on the last ending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerdict {
+    /// How serious it was.
+    pub class: String,
+    /// Why it ended.
+    pub cause: String,
+    /// Which rule said so.
+    pub rule: String,
+    /// Which account it was charged to.
+    pub counts: String,
+    /// The facts it was judged by.
+    pub evidence: serde_json::Map<String, serde_json::Value>,
+    /// One sentence.
+    pub text: String,
+    /// When.
+    pub at: Timestamp,
+    /// Which process.
+    pub pid: Option<u32>,
+}
+
+/// Why a chat is in the state it is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The chat.
+    pub chat_id: u32,
+    /// Its task in the graph.
+    pub task_id: String,
+    /// What it is doing.
+    pub state: ChatState,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// The state in a few words: "held by another process".
+    pub headline: String,
+    /// What is known, in the order in which it is told.
+    pub facts: Vec<Fact>,
+    /// The last verdict, if a handler ever ended.
+    pub last: Option<LastVerdict>,
+    /// What happens next, and when.
+    pub next: String,
+    /// When something happens by itself, if it does.
+    pub next_at: Option<Timestamp>,
+    /// What the user can do.
+    pub you_can: Vec<Cure>,
+}
+
+impl Explanation {
+    /// The explanation for a person, at most 80 columns where the facts allow.
+    #[must_use]
+    pub fn to_text(&self, now: Timestamp) -> String {
+        let name = ChatId(self.chat_id).to_string();
+        let head = format!("{name}  {}", self.headline);
+        let mut text = match self.since {
+            Some(since) => {
+                let span = format!("for {}", clock::span(now.since(since)));
+                format!(
+                    "{head:<width$}{span}\n",
+                    width = 80_usize
+                        .saturating_sub(span.chars().count())
+                        .max(head.chars().count() + 2)
+                )
+            }
+            None => format!("{head}\n"),
+        };
+        let mut line = |label: &str, body: &str| {
+            text.extend(["  ", &format!("{label:<8}"), " ", body, "\n"]);
+        };
+        for fact in &self.facts {
+            line(&fact.label, &fact.text);
+        }
+        if let Some(last) = &self.last {
+            let pid = last
+                .pid
+                .map(|pid| format!("handler {pid} "))
+                .unwrap_or_default();
+            line(
+                "last",
+                &format!("{pid}{} ({} ago)", last.text, last.at.ago(now)),
+            );
+        }
+        line("next", &self.next);
+        let width = self
+            .you_can
+            .iter()
+            .map(|cure| cure.command.chars().count())
+            .max()
+            .unwrap_or(0);
+        for (n, cure) in self.you_can.iter().enumerate() {
+            line(
+                if n == 0 { "you can" } else { "" },
+                &format!("{:<width$}  {}", cure.command, cure.text),
+            );
+        }
+        text
+    }
+
+    /// How urgently a person should look, worst first; `None` for a chat that is simply well.
+    #[must_use]
+    pub fn badness(&self) -> Option<u8> {
+        match self.state {
+            ChatState::Parked => Some(0),
+            ChatState::Degraded => Some(1),
+            ChatState::Held => Some(2),
+            ChatState::Backoff => Some(3),
+            ChatState::Queued => Some(4),
+            ChatState::Stopping => Some(5),
+            ChatState::Stopped => Some(6),
+            ChatState::Starting => Some(7),
+            ChatState::Dormant => Some(8),
+            ChatState::Running
+            | ChatState::Adopted
+            | ChatState::Idle
+            | ChatState::Archived
+            | ChatState::Purged => None,
+        }
+    }
+}
+
+/// Explains one chat, or, without one, every chat that is not simply running or idle, worst first.
+///
+/// # Errors
+///
+/// The daemon is there and does not answer, or the files cannot be read.
+pub fn explain(workspace: &Workspace, chat: Option<ChatId>) -> Result<Vec<Explanation>, Failure> {
+    let chats = match chat {
+        Some(chat) => vec![chat],
+        None => crate::ops::list_chats(workspace, false)?
+            .iter()
+            .map(|row| ChatId(row.chat_id))
+            .collect(),
+    };
+    let mut all = Vec::new();
+    for one in chats {
+        let explanation = crate::ops::explain_one(workspace, one)?;
+        if chat.is_some() || explanation.badness().is_some() {
+            all.push(explanation);
+        }
+    }
+    all.sort_by_key(Explanation::badness);
+    Ok(all)
+}
