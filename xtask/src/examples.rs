@@ -25,7 +25,7 @@ pub(crate) const EXAMPLES: [(&str, &str, Run); 9] = [
         Run::Args(&["sh", "-c", "exit 75"]),
     ),
     ("command-queue", "two_lanes", Run::Args(&[])),
-    ("wg-supervisor", "keep_alive", Run::Args(&[])),
+    ("wg-supervisor", "keep_alive", Run::Args(&["sleep", "5"])),
     ("session-lock", "torture", Run::Long),
     ("wg-supervisor", "sim", Run::Long),
     ("command-queue", "stress", Run::Long),

@@ -145,9 +145,11 @@ fn compiler(workspace: &Workspace, tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::of_file(paper, "is missing"));
             continue;
         };
-        // In a README only what a line about Rust says is a compiler; other lines may hold figures.
-        let about_rust = |line: &&str| paper == WORKFLOW || line.contains("Rust");
-        let stated: Vec<String> = text.lines().filter(about_rust).flat_map(versions).collect();
+        let stated: Vec<String> = if paper == WORKFLOW {
+            versions(text)
+        } else {
+            about_rust(text).flat_map(versions).collect()
+        };
         if stated.is_empty() {
             let text = format!("does not say that Rust {oldest} is needed");
             findings.push(Finding::of_file(&paper, text));
@@ -158,6 +160,17 @@ fn compiler(workspace: &Workspace, tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns the lines that speak of Rust, or stand under a heading that does; others may hold figures.
+fn about_rust(text: &str) -> impl Iterator<Item = &str> {
+    let mut heading = "";
+    text.lines().filter(move |line| {
+        if line.starts_with('#') {
+            heading = line;
+        }
+        heading.contains("Rust") || line.contains("Rust") || line.contains("MSRV")
+    })
 }
 
 /// Returns every version `1.NN` that is not part of something longer.
@@ -282,7 +295,10 @@ mod tests {
     fn the_oldest_compiler_is_the_same_everywhere() {
         let tree = tree(&[
             (README, "Rust 1.89 or later\n1.50 ms"),
-            ("wg-cli/README.md", "Minimum supported Rust version: 1.88."),
+            (
+                "wg-cli/README.md",
+                "## Minimum supported Rust version\n\n1.88.\n\n## Speed\n\n1.50 ms",
+            ),
             (WORKFLOW, "run: rustup toolchain install stable"),
         ]);
         assert_eq!(
