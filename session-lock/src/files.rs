@@ -1,6 +1,6 @@
 //! The files in a locked directory, always reached through the directory's descriptor.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,7 +35,7 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
-    fn of_stat(stat: &FileStat) -> Self {
+    pub(crate) fn of_stat(stat: &FileStat) -> Self {
         Self {
             device: device_number(stat),
             inode: stat.st_ino,
@@ -223,94 +223,6 @@ impl Drop for Guard {
     }
 }
 
-/// Our finished record: a file that gets its name only when it is complete.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) file: File,
-    pub(crate) id: FileId,
-    /// When it was written, by the file system's own clock, in nanoseconds.
-    pub(crate) written_at: i128,
-    /// Its temporary name.
-    staged: Option<CString>,
-}
-
-/// What every temporary name starts with.
-pub(crate) const STAGED_PREFIX: &str = ".handler.pid.";
-
-impl Draft {
-    pub(crate) fn create(dir: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Self> {
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
-        let (file, staged) = match crate::sys::create_unnamed(dir, mode) {
-            Ok(file) => (file, None),
-            Err(error) if is_unsupported(&error) => {
-                let name = temporary_name()?;
-                let flags = OFlag::O_WRONLY
-                    | OFlag::O_CREAT
-                    | OFlag::O_EXCL
-                    | OFlag::O_CLOEXEC
-                    | OFlag::O_NOFOLLOW;
-                let file = File::from(openat(dir, name.as_c_str(), flags, mode)?);
-                (file, Some(name))
-            }
-            Err(error) => return Err(error),
-        };
-        let written = file.write_all_at(bytes, 0).and_then(|()| {
-            let stat = fstat(&file)?;
-            ensure_mode(&file, &stat, mode)?;
-            Ok(stat)
-        });
-        match written {
-            Ok(stat) => Ok(Self {
-                file,
-                id: FileId::of_stat(&stat),
-                written_at: modified_at(&stat),
-                staged,
-            }),
-            Err(error) => {
-                // A full disk is the usual cause; the lock's own name was never touched.
-                if let Some(name) = staged {
-                    remove(dir, &name)?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives the record its name; returns `false` if the name is taken.
-    pub(crate) fn link(&mut self, dir: BorrowedFd<'_>) -> io::Result<bool> {
-        let linked = match &self.staged {
-            None => crate::sys::link_unnamed(&self.file, dir, RECORD),
-            Some(name) => nix::unistd::linkat(dir, name.as_c_str(), dir, RECORD, AtFlags::empty())
-                .map_err(io::Error::from),
-        };
-        match linked {
-            Ok(()) => self.drop_staged(dir).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Gives the record a temporary name, if it has none.
-    pub(crate) fn stage(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        if self.staged.is_none() {
-            let name = temporary_name()?;
-            crate::sys::link_unnamed(&self.file, dir, &name)?;
-            self.staged = Some(name);
-        }
-        Ok(())
-    }
-
-    /// Returns the temporary name.
-    pub(crate) fn staged(&self) -> Option<&CStr> {
-        self.staged.as_deref()
-    }
-
-    /// Removes the temporary name and what it leads to.
-    pub(crate) fn drop_staged(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        self.staged.take().map_or(Ok(()), |name| remove(dir, &name))
-    }
-}
-
 /// Returns when a file was last written, in nanoseconds after 1970.
 pub(crate) fn modified_at(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
@@ -329,13 +241,4 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         || error
             .raw_os_error()
             .is_some_and(|code| codes.contains(&Errno::from_raw(code)))
-}
-
-/// Returns a name that no other process and no other thread makes: process number and a count.
-fn temporary_name() -> io::Result<CString> {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{STAGED_PREFIX}{}-{count}", std::process::id());
-    CString::new(name).map_err(io::Error::other)
 }

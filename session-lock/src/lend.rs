@@ -30,15 +30,13 @@ impl SessionLock {
     pub fn spawn_lent(&self, command: &mut Command) -> io::Result<Child> {
         #[cfg(target_os = "linux")]
         {
-            let child = linux::spawn(self.guard_fd(), command)?;
             self.note_lent();
-            Ok(child)
+            linux::spawn(self.guard_fd(), command)
         }
         #[cfg(not(target_os = "linux"))]
         {
-            let child = shared_table::spawn(self.guard_fd(), command)?;
             self.note_lent();
-            Ok(child)
+            shared_table::spawn(self.guard_fd(), command)
         }
     }
 }
@@ -88,13 +86,27 @@ mod linux {
             ));
         };
         *command = moved;
-        let (mut child, pipes) = spawned.map(|spawned| (spawned.child, spawned.pipes))?;
-        let mut received = receive(&here, pipes.iter().filter(|pipe| **pipe).count())?.into_iter();
-        let [stdin, stdout, stderr] = pipes.map(|pipe| if pipe { received.next() } else { None });
-        child.stdin = stdin.map(ChildStdin::from);
-        child.stdout = stdout.map(ChildStdout::from);
-        child.stderr = stderr.map(ChildStderr::from);
-        Ok(child)
+        let Spawned { mut child, pipes } = spawned?;
+        match receive(&here, pipes.iter().filter(|pipe| **pipe).count()) {
+            Ok(received) => {
+                let mut received = received.into_iter();
+                let [stdin, stdout, stderr] =
+                    pipes.map(|pipe| if pipe { received.next() } else { None });
+                child.stdin = stdin.map(ChildStdin::from);
+                child.stdout = stdout.map(ChildStdout::from);
+                child.stderr = stderr.map(ChildStderr::from);
+                Ok(child)
+            }
+            Err(error) => Err(abandon(child, error)),
+        }
+    }
+
+    /// Ends a child that the caller will never hear of.
+    fn abandon(mut child: Child, error: io::Error) -> io::Error {
+        if let Err(error) = child.kill().and_then(|()| child.wait()) {
+            log::warn!("failed to end process {}: {error}", child.id());
+        }
+        error
     }
 
     struct Spawned {
@@ -129,13 +141,11 @@ mod linux {
         let raw: Vec<RawFd> = ends.iter().flatten().map(AsRawFd::as_raw_fd).collect();
         if !raw.is_empty() {
             let message = [ControlMessage::ScmRights(&raw)];
-            sendmsg::<()>(
-                to.as_raw_fd(),
-                &[IoSlice::new(b"p")],
-                &message,
-                MsgFlags::empty(),
-                None,
-            )?;
+            let byte = [IoSlice::new(b"p")];
+            let sent = sendmsg::<()>(to.as_raw_fd(), &byte, &message, MsgFlags::empty(), None);
+            if let Err(errno) = sent {
+                return Err(abandon(child, errno.into()));
+            }
         }
         Ok(Spawned { child, pipes })
     }

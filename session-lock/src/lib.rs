@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-mod acquire;
+mod attempt;
 mod claim;
+mod draft;
 mod error;
 mod files;
 mod filesystem;
@@ -15,6 +16,7 @@ mod lend;
 mod lock;
 mod marker;
 mod notify;
+mod options;
 mod probe;
 pub mod protocol;
 pub mod record;
@@ -25,7 +27,6 @@ mod time;
 mod wait;
 mod watch;
 
-pub use acquire::{LockOptions, Wait};
 pub use error::{
     AcquireError, HeldReason, InspectError, Node, ReleaseError, RequestError, WatchError,
 };
@@ -36,6 +37,7 @@ pub use judge::{Claimant, Facts, Liveness, Probe, ProcessFacts, Surroundings, ju
 pub use kind::Kind;
 pub use lock::{Released, SessionLock, Standing, VerifyError};
 pub use marker::{ReleaseRequest, ReleaseWatch, request_release};
+pub use options::{LockOptions, Wait};
 pub use probe::SystemProbe;
 pub use takeover::{RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven, takeover};
 pub use wait::{Freed, WaitError, wait_free};

@@ -11,20 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use crate::acquire::{LockOptions, Observer, mark};
+use crate::attempt::mark;
 use crate::claim::{Claim, State};
+use crate::draft::Draft;
 use crate::error::{AcquireError, ReleaseError};
-use crate::files::{self, Draft, FileId, GUARD, Guard, Opened, RECORD};
+use crate::files::{self, FileId, GUARD, Guard, Opened, RECORD};
 use crate::holder::Holder;
 use crate::inherit;
 use crate::inspect::inspect;
 use crate::kind::Kind;
 use crate::marker;
+use crate::options::{LockOptions, Observer};
 use crate::probe::SystemProbe;
 use crate::protocol::{RELEASE, Step};
 use crate::record::{self, Content, Record};
 use crate::registry::Registration;
-use crate::sys;
 use crate::wait;
 
 /// How often a lent guard is tried after the holder let it go, to prove that nobody has it any more: a process
@@ -203,6 +204,7 @@ impl SessionLock {
                 now: Some(self.holder.clone()),
             });
         }
+        let claimed = self.parts.guard.id;
         if self.lent.load(Ordering::Relaxed)
             && let Some(still_lent) = self.let_go_lent()?
         {
@@ -213,7 +215,10 @@ impl SessionLock {
             if step == Step::UnlinkRecord {
                 outcome = self.unlink_record()?;
             } else if step == Step::MarkFree {
-                mark(&self.parts.guard, State::Free).map_err(self.failed("write", GUARD))?;
+                // A guard that was made while the lock was let go has no claim in it.
+                if self.parts.guard.id == claimed {
+                    mark(&self.parts.guard, State::Free).map_err(self.failed("write", GUARD))?;
+                }
             } else {
                 let error = self.failed("unlock", GUARD);
                 self.parts.guard.unlock().map_err(error)?;
@@ -225,6 +230,10 @@ impl SessionLock {
         }
         log::debug!("released `{}`: {outcome:?}", self.parts.path.display());
         Ok(outcome)
+    }
+
+    fn dir(&self) -> BorrowedFd<'_> {
+        self.parts.dir.as_fd()
     }
 
     fn failed(
@@ -277,24 +286,22 @@ impl SessionLock {
     /// closes its part and tries the guard anew: whoever gets it knows that nobody else has it.
     fn let_go_lent(&mut self) -> Result<Option<Released>, ReleaseError> {
         mark(&self.parts.guard, State::Left).map_err(self.failed("write", GUARD))?;
-        let flags = OFlag::O_RDWR;
-        let opened = files::open_regular(self.parts.dir.as_fd(), GUARD, flags)
-            .map_err(self.failed("open", GUARD))?;
-        let id = self.parts.guard.id;
-        let former: Vec<FileId> = self.former_guards.iter().map(|guard| guard.id).collect();
-        let Opened::Regular(file, new_id, _) = opened else {
-            return Ok(Some(Released::AlreadyGone));
+        let opened = files::open_regular(self.dir(), GUARD, OFlag::O_RDWR | OFlag::O_CREAT);
+        let Opened::Regular(file, id, _) = opened.map_err(self.failed("open", GUARD))? else {
+            return Err(self.failed("open", GUARD)(
+                io::ErrorKind::AlreadyExists.into(),
+            ));
         };
-        std::mem::replace(&mut self.parts.guard, Guard::new(file, new_id)).leave();
-        self.former_guards.drain(..).for_each(Guard::leave);
+        let mut lent = vec![self.parts.guard.id];
+        std::mem::replace(&mut self.parts.guard, Guard::new(file, id)).leave();
+        for former in self.former_guards.drain(..) {
+            lent.push(former.id);
+            former.leave();
+        }
         for _ in 0..PROOF_TRIES {
-            let borrowers = |id: &FileId| inherit::inheritors(*id).into_iter().filter(|it| it.lent);
-            let mut pids: Vec<u32> = former
-                .iter()
-                .chain([&id])
-                .flat_map(borrowers)
-                .map(|it| it.pid)
-                .collect();
+            let found = lent.iter().flat_map(|id| inherit::inheritors(*id));
+            let mut pids: Vec<u32> = found.filter(|it| it.lent).map(|it| it.pid).collect();
+            pids.sort_unstable();
             pids.dedup();
             if !pids.is_empty() {
                 return Ok(Some(Released::StillLent { pids }));
@@ -303,10 +310,9 @@ impl SessionLock {
             if self.parts.guard.try_lock().map_err(error)? {
                 return Ok(None);
             }
-            // Somebody may have taken it in between: we had said that we left.
-            let now = FileId::at(self.parts.dir.as_fd(), RECORD)
-                .map_err(self.failed("look at", RECORD))?;
-            if now != Some(self.parts.draft.id) {
+            // Somebody may have taken it in between: the guard says that we left.
+            let in_place = self.parts.draft.is_in_place(self.dir());
+            if !in_place.map_err(self.failed("look at", RECORD))? {
                 return Ok(Some(Released::Released));
             }
             wait::moment();
@@ -378,19 +384,16 @@ impl SessionLock {
         }) {
             return Ok(Standing::Lost { by });
         }
-        let mut draft = Draft::create(dir, text.as_bytes()).map_err(&failed)?;
+        let mut draft = Draft::create(dir, text).map_err(&failed)?;
         if let Some(judged) = now {
             draft.stage(dir).map_err(&failed)?;
-            if let Some(staged) = draft.staged() {
-                sys::exchange(dir, staged, RECORD).map_err(&failed)?;
-                if FileId::at(dir, staged).map_err(&failed)? != Some(judged) {
-                    // Another tool put its record there after we looked.
-                    sys::exchange(dir, staged, RECORD).map_err(&failed)?;
-                    draft.drop_staged(dir).map_err(&failed)?;
-                    return Ok(Standing::Lost {
-                        by: self.record_owner(),
-                    });
-                }
+            if draft.exchange(dir, judged).map_err(&failed)? != judged {
+                // Another tool put its record there after we looked.
+                draft.give_back(dir).map_err(&failed)?;
+                draft.drop_staged(dir).map_err(&failed)?;
+                return Ok(Standing::Lost {
+                    by: self.record_owner(),
+                });
             }
             draft.drop_staged(dir).map_err(&failed)?;
         } else if !draft.link(dir).map_err(&failed)? {

@@ -173,18 +173,19 @@ fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Exchanges two names in `dir`.
 pub(crate) fn exchange(dir: BorrowedFd<'_>, one: &CStr, other: &CStr) -> io::Result<()> {
+    rename(dir, one, other, libc::RENAME_EXCHANGE)
+}
+
+/// Renames `from` to `to`, unless that name is taken.
+pub(crate) fn rename_to_free_name(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> io::Result<()> {
+    rename(dir, from, to, libc::RENAME_NOREPLACE)
+}
+
+fn rename(dir: BorrowedFd<'_>, from: &CStr, to: &CStr, flags: libc::c_uint) -> io::Result<()> {
     let dir = dir.as_raw_fd();
+    let (from, to) = (from.as_ptr(), to.as_ptr());
     // SAFETY: both names are terminated strings that live for the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            dir,
-            one.as_ptr(),
-            dir,
-            other.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_renameat2, dir, from, dir, to, flags) };
     Errno::result(done)?;
     Ok(())
 }

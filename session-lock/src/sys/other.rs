@@ -56,3 +56,12 @@ pub(crate) fn create_unnamed(
 pub(crate) fn link_unnamed(_file: &File, _dir: BorrowedFd<'_>, _name: &CStr) -> io::Result<()> {
     unsupported()
 }
+
+/// Renames `from` to `to`, unless that name is taken; not in one step.
+pub(crate) fn rename_to_free_name(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> io::Result<()> {
+    if crate::files::FileId::at(dir, to)?.is_some() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    nix::fcntl::renameat(dir, from, dir, to)?;
+    Ok(())
+}
