@@ -151,6 +151,7 @@ impl<'a> Attempt<'a> {
             Step::GiveBack => self.give_back(),
             Step::DropStaged => self.drop_staged(),
             Step::UnlinkRecord => self.unlink_record(),
+            Step::VoidRecord => self.void_record(),
             Step::MarkFree => self.mark_free(),
             Step::UnlockGuard => self.unlock_guard(),
         }

@@ -214,6 +214,11 @@ impl SessionLock {
         for step in RELEASE {
             if step == Step::UnlinkRecord {
                 outcome = self.unlink_record()?;
+            } else if step == Step::VoidRecord {
+                self.parts
+                    .draft
+                    .void()
+                    .map_err(self.failed("void", RECORD))?;
             } else if step == Step::MarkFree {
                 // A guard that was made while the lock was let go has no claim in it.
                 if self.parts.guard.id == claimed {

@@ -38,6 +38,9 @@ pub enum Step {
     ConfirmGuard,
     /// Remove our record, unless the name leads to another file by now.
     UnlinkRecord,
+    /// See whether our record still has a name somewhere, and if so make it say nothing: somebody whose guard was
+    /// deleted may have it in hand after an exchange, about to give it back.
+    VoidRecord,
     /// Mark our claim in the guard as given up.
     MarkFree,
     /// Unlock the guard.
@@ -49,10 +52,15 @@ pub enum Step {
 /// The record goes first, so that nobody who wins the guard finds the record of a process that is alive and no
 /// longer holds it; the guard is unlocked by an explicit call, because a child between its fork and its exec still
 /// has a copy of the descriptor.
-pub const RELEASE: [Step; 3] = [Step::UnlinkRecord, Step::MarkFree, Step::UnlockGuard];
+pub const RELEASE: [Step; 4] = [
+    Step::UnlinkRecord,
+    Step::VoidRecord,
+    Step::MarkFree,
+    Step::UnlockGuard,
+];
 
 /// How a step went. `F` tells files apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Answer<F> {
     /// It was done, or what was looked for is so.
     Done,
@@ -73,7 +81,7 @@ pub enum Answer<F> {
 }
 
 /// What a record's owner is, to somebody who has just won the guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It is gone, or never was: the record may be replaced.
     Stale,
@@ -84,7 +92,7 @@ pub enum Verdict {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Turn {
     /// Perform a step and come back with its answer.
     Do(Step),
@@ -95,7 +103,7 @@ pub enum Turn {
 }
 
 /// Why another has the lock, as far as the machine knows; the driver knows who.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Because {
     /// The guard is locked.
     GuardBusy,
@@ -112,7 +120,7 @@ pub enum Because {
 const MOST_TURNS: u8 = 64;
 
 /// What an acquisition is going to do with the name of the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Plan<F> {
     /// The name is free.
     Link,
@@ -121,14 +129,14 @@ enum Plan<F> {
 }
 
 /// Where `DropStaged` leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum After {
     Published,
     StartOver,
 }
 
 /// One attempt to take the lock. `F` tells files apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Acquisition<F> {
     at: Step,
     plan: Plan<F>,
@@ -231,7 +239,8 @@ impl<F: Copy + Eq> Acquisition<F> {
             // The guard was deleted before our record stood: somebody with a new guard may have come and gone in
             // between with a higher generation than ours. Withdraw and take the new guard.
             (Step::ConfirmGuard, Replaced) => self.go(Step::UnlinkRecord),
-            (Step::UnlinkRecord, Done) => self.go(Step::UnlockGuard),
+            (Step::UnlinkRecord, Done) => self.go(Step::VoidRecord),
+            (Step::VoidRecord, Done) => self.go(Step::UnlockGuard),
 
             (Step::MarkFree, Done) => self.go(Step::UnlockGuard),
             (Step::UnlockGuard, Done) => match self.verdict {

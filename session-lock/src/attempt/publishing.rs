@@ -185,4 +185,11 @@ impl Attempt<'_> {
         removed.map_err(error)?;
         Ok(Answer::Done)
     }
+
+    pub(super) fn void_record(&mut self) -> Result<Answer<FileId>, AcquireError> {
+        let error = self.io("void", RECORD);
+        let (draft, _dir) = self.draft();
+        draft.void().map_err(error)?;
+        Ok(Answer::Done)
+    }
 }
