@@ -16,6 +16,7 @@ mod lend;
 mod lock;
 mod marker;
 mod notify;
+mod occupants;
 mod options;
 mod probe;
 pub mod protocol;
@@ -37,6 +38,7 @@ pub use judge::{Claimant, Facts, Liveness, Probe, ProcessFacts, Surroundings, ju
 pub use kind::Kind;
 pub use lock::{Released, SessionLock, Standing, VerifyError};
 pub use marker::{ReleaseRequest, ReleaseWatch, request_release};
+pub use occupants::{Occupant, occupants};
 pub use options::{LockOptions, Wait};
 pub use probe::SystemProbe;
 pub use takeover::{RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven, takeover};

@@ -4,6 +4,12 @@
 //! The machine is the one that the crate runs. Only what a step does to files is written twice: here, and in the
 //! driver; `tests/trace.rs` holds the driver to it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a model panics where it is wrong, and says how much it explored"
+)]
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
@@ -36,6 +42,15 @@ enum Phase {
     /// The kernel has freed the guard, but the process still looks alive.
     Dying,
     Dead,
+}
+
+/// How far a step got.
+enum Progress {
+    /// It waits for another.
+    Waits,
+    /// It is two calls, and one of them is done.
+    Half,
+    Went(Answer<File>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -161,27 +176,27 @@ impl World {
                 process.phase = Phase::Acquiring(machine, machine.first());
             }
             Phase::Acquiring(mut machine, step) => {
-                let answer = world.perform(who, step)?;
-                let turn = answer.map(|answer| machine.next(answer));
-                let phase = match turn {
-                    // The first half of a step that is two calls.
-                    None => Phase::Acquiring(machine, step),
-                    Some(Turn::Do(next)) => Phase::Acquiring(machine, next),
-                    Some(Turn::Acquired) => {
-                        world.enter(who);
-                        Phase::Critical
-                    }
-                    Some(Turn::Held(_)) => {
-                        world.forget(who);
-                        Phase::Idle
-                    }
+                let phase = match world.perform(who, step) {
+                    Progress::Waits => return None,
+                    Progress::Half => Phase::Acquiring(machine, step),
+                    Progress::Went(answer) => match machine.next(answer) {
+                        Turn::Do(next) => Phase::Acquiring(machine, next),
+                        Turn::Acquired => {
+                            world.enter(who);
+                            Phase::Critical
+                        }
+                        Turn::Held(_) => {
+                            world.forget(who);
+                            Phase::Idle
+                        }
+                    },
                 };
                 world.processes[who].phase = phase;
             }
             Phase::Critical => world.processes[who].phase = Phase::Releasing(0),
             Phase::Releasing(done) => {
-                let answer = world.perform(who, RELEASE[done])?;
-                let done = done + usize::from(answer.is_some());
+                let progress = world.perform(who, RELEASE[done]);
+                let done = done + usize::from(matches!(progress, Progress::Went(_)));
                 world.processes[who].phase = if done == RELEASE.len() {
                     world.forget(who);
                     Phase::Idle
@@ -214,11 +229,9 @@ impl World {
         process.displaced = None;
     }
 
-    /// Performs a step. `None`: it cannot go on yet. `Some(None)`: it is half done.
-    fn perform(&mut self, who: usize, step: Step) -> Option<Option<Answer<File>>> {
-        let guard = self.processes[who].guard.map(usize::from);
+    fn perform(&mut self, who: usize, step: Step) -> Progress {
         let own = self.processes[who].draft.map(|(file, _)| file);
-        Some(Some(match step {
+        Progress::Went(match step {
             Step::OpenGuard => {
                 let file = self.guard_name.unwrap_or_else(|| {
                     self.guards.push(Guard::default());
@@ -229,7 +242,7 @@ impl World {
                 Answer::Done
             }
             Step::LockGuard => {
-                let guard = &mut self.guards[guard.unwrap()];
+                let guard = self.guard_of(who);
                 if guard.locked_by.is_some() {
                     Answer::Busy
                 } else {
@@ -245,7 +258,7 @@ impl World {
                 }
             }
             Step::ReadGuard => {
-                self.processes[who].text = self.guards[guard.unwrap()].claims.clone();
+                self.processes[who].text = self.guard_of(who).claims.clone();
                 Answer::Done
             }
             Step::ReadRecord => {
@@ -260,102 +273,100 @@ impl World {
                 match self.processes[owner].phase {
                     Phase::Dead => Answer::Done,
                     // It ends within the time that is waited.
-                    Phase::Dying => return None,
-                    _ => Answer::StillRunning,
-                }
-            }
-            Step::ClearMarker => Answer::Done,
-            Step::WriteClaim => {
-                let process = &mut self.processes[who];
-                let file = match process.draft {
-                    Some((file, false)) => file,
-                    Some((_, true)) | None => {
-                        self.owners.push(who);
-                        File::try_from(self.owners.len() - 1).unwrap()
+                    Phase::Dying => return Progress::Waits,
+                    Phase::Idle | Phase::Acquiring(..) | Phase::Critical | Phase::Releasing(_) => {
+                        Answer::StillRunning
                     }
-                };
-                process.draft = Some((file, false));
-                let before = process.text.iter().map(|claim| claim.generation).max();
-                // Without one before, the clock gives one that is higher than any.
-                process.generation = before.unwrap_or(self.highest_generation) + 1;
-                self.highest_generation = self.highest_generation.max(process.generation);
-                let mut claims = vec![Claim {
-                    record: file,
-                    generation: process.generation,
-                }];
-                let judged = process.judged;
-                claims.extend(
-                    process
-                        .text
-                        .iter()
-                        .find(|claim| Some(claim.record) == judged)
-                        .cloned(),
-                );
-                self.guards[guard.unwrap()].claims = claims;
-                Answer::Done
-            }
-            Step::LinkRecord => {
-                if self.record_name.is_some() {
-                    Answer::Taken
-                } else {
-                    self.record_name = own;
-                    self.processes[who].draft = own.map(|file| (file, true));
-                    Answer::Done
                 }
             }
-            Step::StageRecord => {
-                self.processes[who].staged = own;
-                self.processes[who].draft = own.map(|file| (file, true));
-                Answer::Done
-            }
-            Step::ExchangeRecords => match self.record_name {
-                None => Answer::Absent,
-                there => {
-                    self.record_name = self.processes[who].staged;
-                    self.processes[who].staged = there;
-                    self.processes[who].displaced = there;
-                    Answer::Done
-                }
-            },
-            Step::LookAtDisplaced => Answer::Displaced(self.processes[who].displaced.unwrap()),
-            Step::GiveBack => {
-                let there = self.record_name;
-                self.record_name = self.processes[who].staged;
-                self.processes[who].staged = there;
-                Answer::Done
-            }
-            Step::DropStaged => {
-                self.processes[who].staged = None;
-                Answer::Done
-            }
+            // Neither changes what anybody decides by.
+            Step::ClearMarker | Step::MarkFree => Answer::Done,
+            Step::WriteClaim => self.write_claim(who),
             Step::UnlinkRecord if !self.processes[who].may_unlink => {
                 if self.record_name == own {
                     self.processes[who].may_unlink = true;
-                    return Some(None);
+                    return Progress::Half;
                 }
                 Answer::Done
             }
-            Step::UnlinkRecord => {
-                self.processes[who].may_unlink = false;
-                self.record_name = None;
-                Answer::Done
-            }
-            Step::VoidRecord => {
-                let own = own.unwrap();
-                let staged = |process: &Process| process.staged == Some(own);
-                if self.record_name == Some(own) || self.processes.iter().any(staged) {
-                    self.void.push(own);
-                }
-                Answer::Done
-            }
-            Step::MarkFree => Answer::Done,
             Step::UnlockGuard => {
-                let guard = &mut self.guards[guard.unwrap()];
+                let guard = self.guard_of(who);
                 assert_eq!(guard.locked_by, Some(who), "unlocked another's guard");
                 guard.locked_by = None;
                 Answer::Done
             }
-        }))
+            Step::LinkRecord
+            | Step::StageRecord
+            | Step::ExchangeRecords
+            | Step::LookAtDisplaced
+            | Step::GiveBack
+            | Step::DropStaged
+            | Step::UnlinkRecord
+            | Step::VoidRecord => self.change_names(who, step, own.unwrap()),
+        })
+    }
+
+    fn guard_of(&mut self, who: usize) -> &mut Guard {
+        &mut self.guards[usize::from(self.processes[who].guard.unwrap())]
+    }
+
+    fn write_claim(&mut self, who: usize) -> Answer<File> {
+        let process = &mut self.processes[who];
+        let file = if let Some((file, false)) = process.draft {
+            file
+        } else {
+            self.owners.push(who);
+            File::try_from(self.owners.len() - 1).unwrap()
+        };
+        process.draft = Some((file, false));
+        let before = process.text.iter().map(|claim| claim.generation).max();
+        // Without one before, the clock gives one that is higher than any.
+        process.generation = before.unwrap_or(self.highest_generation) + 1;
+        self.highest_generation = self.highest_generation.max(process.generation);
+        let mut claims = vec![Claim {
+            record: file,
+            generation: process.generation,
+        }];
+        let judged = |claim: &&Claim| Some(claim.record) == process.judged;
+        claims.extend(process.text.iter().find(judged).cloned());
+        self.guard_of(who).claims = claims;
+        Answer::Done
+    }
+
+    /// Performs a step that gives names to records, exchanges them, or takes them away.
+    fn change_names(&mut self, who: usize, step: Step, own: File) -> Answer<File> {
+        let process = &mut self.processes[who];
+        if step == Step::LinkRecord {
+            if self.record_name.is_some() {
+                return Answer::Taken;
+            }
+            self.record_name = Some(own);
+            process.draft = Some((own, true));
+        } else if step == Step::StageRecord {
+            process.staged = Some(own);
+            process.draft = Some((own, true));
+        } else if step == Step::ExchangeRecords {
+            if self.record_name.is_none() {
+                return Answer::Absent;
+            }
+            process.displaced = self.record_name;
+            std::mem::swap(&mut self.record_name, &mut process.staged);
+        } else if step == Step::LookAtDisplaced {
+            return Answer::Displaced(process.displaced.unwrap());
+        } else if step == Step::GiveBack {
+            std::mem::swap(&mut self.record_name, &mut process.staged);
+        } else if step == Step::DropStaged {
+            process.staged = None;
+        } else if step == Step::UnlinkRecord {
+            process.may_unlink = false;
+            self.record_name = None;
+        } else {
+            let staged = |process: &Process| process.staged == Some(own);
+            if self.record_name == Some(own) || self.processes.iter().any(staged) {
+                self.void.push(own);
+            }
+        }
+        Answer::Done
     }
 
     /// Judges a record as the driver does.
@@ -370,8 +381,17 @@ impl World {
             Phase::Dead => Verdict::Stale,
             // Our own number, and we hold nothing: adopted.
             _ if owner == who => Verdict::Stale,
-            _ if paired => Verdict::PerhapsEnding,
-            _ => Verdict::Holds,
+            Phase::Idle
+            | Phase::Acquiring(..)
+            | Phase::Critical
+            | Phase::Releasing(_)
+            | Phase::Dying => {
+                if paired {
+                    Verdict::PerhapsEnding
+                } else {
+                    Verdict::Holds
+                }
+            }
         }
     }
 

@@ -123,9 +123,15 @@ pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     read_stat(pid).map(|stat| stat.start_ticks)
 }
 
-/// The three fields of `/proc/<pid>/stat` that matter here.
+/// Returns the process that started `pid`, or that took it over.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    read_stat(pid).map(|stat| stat.parent)
+}
+
+/// The fields of `/proc/<pid>/stat` that matter here.
 struct Stat {
     state: u8,
+    parent: u32,
     threads: u64,
     start_ticks: u64,
 }
@@ -140,12 +146,14 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The command's name may hold spaces and parentheses: the fields start after the last one.
     let fields = &bytes[bytes.iter().rposition(|byte| *byte == b')')? + 1..];
     let mut fields = std::str::from_utf8(fields).ok()?.split_ascii_whitespace();
-    // Fields 3, 20 and 22 of proc(5); each `nth` continues where the last one stopped.
+    // Fields 3, 4, 20 and 22 of proc(5); each `nth` continues where the last one stopped.
     let state = *fields.next()?.as_bytes().first()?;
-    let threads = fields.nth(16)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let threads = fields.nth(15)?.parse().ok()?;
     let start_ticks = fields.nth(1)?.parse().ok()?;
     Some(Stat {
         state,
+        parent,
         threads,
         start_ticks,
     })
