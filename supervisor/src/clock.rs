@@ -1,10 +1,13 @@
-//! The one place where the monotonic clock is read.
+//! The one place where clocks are read.
+#![expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
 
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::Moment;
+use crate::{Moment, Stamp};
 
 /// Returns the present moment on `CLOCK_MONOTONIC`, which does not advance while
 /// the computer is suspended and is not touched by corrections of the wall clock.
@@ -21,6 +24,22 @@ pub fn now() -> Moment {
     )]
     let nanos = i64::from(time.tv_sec()).saturating_mul(1_000_000_000) + i64::from(time.tv_nsec());
     Moment::from_nanos(nanos)
+}
+
+/// Returns the present on both clocks, and the name of this boot, for saving and
+/// restoring a machine.
+///
+/// # Errors
+///
+/// Returns an error if `/proc/sys/kernel/random/boot_id` cannot be read.
+pub fn stamp() -> io::Result<Stamp> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Ok(Stamp {
+        boot: boot.trim().to_owned(),
+        at: now(),
+        wall: wall.unwrap_or_default(),
+    })
 }
 
 /// Returns the moment at which a process started whose start time is `ticks` clock

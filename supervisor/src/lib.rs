@@ -5,6 +5,7 @@ mod event;
 mod machine;
 mod moment;
 mod policy;
+mod snapshot;
 mod state;
 
 #[cfg(target_os = "linux")]
@@ -28,6 +29,7 @@ pub use event::{
 pub use machine::Machine;
 pub use moment::Moment;
 pub use policy::{Policy, PolicyError, ValidPolicy};
+pub use snapshot::{RestoreError, Snapshot, Stamp};
 pub use state::{
     AfterStop, ContentionFacts, CrashFacts, Explanation, Mover, State, StopReason, WindowFacts,
 };

@@ -17,7 +17,7 @@ pub use end::{EndError, end};
 pub(crate) use end::{execute, open, open_verified};
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
-pub use table::start_ticks;
+pub use table::{is_alive, start_ticks};
 
 /// A process, named well enough not to be mistaken for a later one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -186,6 +186,13 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     read_entry(pid, &mut Vec::new()).map(|entry| entry.start)
 }
 
+/// Returns true if the process that started then under this pid still is alive. A
+/// zombie is not, nor is a later process with the same pid.
+#[must_use]
+pub fn is_alive(pid: u32, start: u64) -> bool {
+    read_entry(pid, &mut Vec::new()).is_some_and(|entry| entry.start == start && entry.alive)
+}
+
 pub(crate) fn read_entry(pid: u32, buffer: &mut Vec<u8>) -> Option<Entry> {
     read_into(
         &Path::new("/proc").join(pid.to_string()).join("stat"),

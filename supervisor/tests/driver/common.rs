@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,17 +34,17 @@ pub(crate) enum Answer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
-    Asked(UnitId, StartReason),
-    Spawned(UnitId, Generation, u32),
-    Ended(UnitId, Ended),
-    Notice(UnitId, Notice),
+    Asked,
+    Spawned(UnitId, u32),
+    Ended(Ended),
+    Notice(Notice),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     pub(crate) by_unit: HashMap<UnitId, Answer>,
     pub(crate) grace: Option<Duration>,
-    pub(crate) unmarked: bool,
+    pub(crate) marker: Option<String>,
 }
 
 struct TestHost {
@@ -51,8 +54,8 @@ struct TestHost {
 }
 
 impl Host for TestHost {
-    fn prepare(&mut self, unit: UnitId, _: Generation, reason: StartReason) -> Prepared {
-        self.tell(Seen::Asked(unit, reason));
+    fn prepare(&mut self, unit: UnitId, _: Generation, _: StartReason) -> Prepared {
+        self.tell(Seen::Asked);
         let answers = self.answers.lock().unwrap();
         match answers.by_unit.get(&unit) {
             Some(Answer::Run(argv)) => {
@@ -72,8 +75,8 @@ impl Host for TestHost {
         }
     }
 
-    fn judge(&mut self, unit: UnitId, ended: &Ended) -> Disposition {
-        self.tell(Seen::Ended(unit, ended.clone()));
+    fn judge(&mut self, _: UnitId, ended: &Ended) -> Disposition {
+        self.tell(Seen::Ended(ended.clone()));
         match ended.status {
             _ if ended.stop_asked => Disposition::Requested,
             Some(status) if status.success() => Disposition::Clean,
@@ -88,21 +91,20 @@ impl Host for TestHost {
         }
     }
 
-    fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, _: u64) {
-        self.tell(Seen::Spawned(unit, generation, pid));
+    fn spawned(&mut self, unit: UnitId, _: Generation, pid: u32, _: u64) {
+        self.tell(Seen::Spawned(unit, pid));
     }
 
-    fn notice(&mut self, unit: UnitId, notice: &Notice) {
-        self.tell(Seen::Notice(unit, notice.clone()));
+    fn notice(&mut self, _: UnitId, notice: &Notice) {
+        self.tell(Seen::Notice(notice.clone()));
     }
 
     fn marker(&mut self, unit: UnitId) -> Option<Marker> {
-        if self.answers.lock().unwrap().unmarked {
-            return None;
-        }
+        let shared = self.answers.lock().unwrap().marker.clone();
+        let marker = shared.as_ref().unwrap_or(&self.marker);
         Some(Marker {
             name: MARKER.into(),
-            prefix: format!("{}/{unit}/", self.marker),
+            prefix: format!("{marker}/{unit}/"),
         })
     }
 
@@ -119,6 +121,19 @@ impl TestHost {
     fn tell(&self, seen: Seen) {
         // The test may have ended already.
         drop(self.seen.send(seen));
+    }
+}
+
+/// A host that never has anything to do.
+struct Nobody;
+
+impl Host for Nobody {
+    fn prepare(&mut self, _: UnitId, _: Generation, _: StartReason) -> Prepared {
+        Prepared::NotNeeded
+    }
+
+    fn judge(&mut self, _: UnitId, _: &Ended) -> Disposition {
+        Disposition::Clean
     }
 }
 
@@ -169,10 +184,51 @@ impl Bench {
             .expect("because something is about to happen")
     }
 
+    /// Adds unit 1, running this script with a file name in `$READY`; opening that
+    /// for writing is heard by [`wait_ready`](Self::wait_ready).
+    pub(crate) fn add_announced(&self, script: &str) {
+        rustix::fs::mkfifoat(rustix::fs::CWD, self.fifo(), rustix::fs::Mode::RWXU).unwrap();
+        let fifo = self.fifo();
+        self.add(&format!("READY={}; export READY; {script}", fifo.display()));
+    }
+
+    /// Waits until the script has opened the file named in `$READY`.
+    pub(crate) fn wait_ready(&self) {
+        let mut bytes = Vec::new();
+        File::open(self.fifo())
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+    }
+
+    fn fifo(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("supervisor-test-{}", self.marker))
+    }
+
+    /// Sends a signal to a process of this bench's units.
+    pub(crate) fn signal(&self, pid: u32, signal: i32) {
+        assert!(
+            self.carriers().iter().any(|process| process.pid == pid),
+            "a stranger"
+        );
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Lets go of the driver without a word.
+    pub(crate) fn abandon(mut self) {
+        self.handle = Driver::start(Nobody).unwrap();
+    }
+
+    pub(crate) fn share_marker(&self, other: &Self) {
+        self.answers.lock().unwrap().marker = Some(other.marker.clone());
+    }
+
     /// Returns the pid of the next process of `unit`.
     pub(crate) fn spawned(&self, unit: UnitId) -> u32 {
         loop {
-            if let Seen::Spawned(of, _, pid) = self.next()
+            if let Seen::Spawned(of, pid) = self.next()
                 && of == unit
             {
                 return pid;
@@ -182,7 +238,7 @@ impl Bench {
 
     pub(crate) fn ended(&self) -> Ended {
         loop {
-            if let Seen::Ended(_, ended) = self.next() {
+            if let Seen::Ended(ended) = self.next() {
                 return ended;
             }
         }
@@ -190,7 +246,7 @@ impl Bench {
 
     pub(crate) fn notice(&self, matches: impl Fn(&Notice) -> bool) -> Notice {
         loop {
-            if let Seen::Notice(_, notice) = self.next()
+            if let Seen::Notice(notice) = self.next()
                 && matches(&notice)
             {
                 return notice;
@@ -212,7 +268,14 @@ impl Drop for Bench {
     fn drop(&mut self) {
         drop(self.handle.shutdown(Shutdown::KillAll).wait(LONG));
         self.handle.join();
+        drop(fs::remove_file(self.fifo()));
     }
+}
+
+/// Waits for a child of this test program that its driver let go.
+pub(crate) fn reap(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::wait::waitpid(pid, None).unwrap();
 }
 
 /// Waits until it is down.

@@ -1,0 +1,9 @@
+//! The machine, told what happened and when.
+
+mod accounts;
+mod holders;
+mod incident;
+mod sequences;
+mod snapshots;
+mod subject;
+mod wishes;
