@@ -18,7 +18,7 @@ use supervisor::{
     StartReason as Cause, UnitId,
 };
 
-use super::{Daemon, holder};
+use super::{Daemon, books, holder};
 use crate::chat::{Happened, Need, WhyNot};
 use crate::clock;
 use crate::names::{EventKind, StartReason};
@@ -230,7 +230,11 @@ impl Host for ChatHost {
     }
 
     fn notice(&mut self, unit: UnitId, notice: &Notice) {
-        self.daemon.notice(chat_of(unit), notice);
+        let chat = chat_of(unit);
+        self.daemon.notice(chat, notice);
+        if books::matters(notice) {
+            self.daemon.save_later(chat);
+        }
     }
 
     fn marker(&mut self, unit: UnitId) -> Option<Marker> {

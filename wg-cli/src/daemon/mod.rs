@@ -11,6 +11,7 @@
 //! [`Chat`] core (behind one mutex here), when it starts in the supervisor's machine (on the driver's thread), and what must outlive
 //! this process in `coordinator-state-N.json`.
 
+mod books;
 mod boot;
 mod events;
 mod explain;
@@ -39,7 +40,7 @@ use crossbeam_channel::Sender;
 use exit_classifier::Verdict;
 use parking_lot::{Mutex, RwLock};
 use supervisor::tree::Marker;
-use supervisor::{Ended, Handle, Machine, Notice, State};
+use supervisor::{Ended, Handle, Notice, State};
 
 pub use run::{DaemonOptions, run};
 
@@ -253,21 +254,13 @@ impl Daemon {
             }
             entry.has_unit = true;
         }
-        let machine = self.fresh_machine(chat);
+        let machine = self.machine_for(chat);
         self.driver().add(unit_of(chat), machine);
         if let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::Yes)
             && let Some(watch) = self.watch.get()
         {
             watch.add(chat, &dir);
         }
-    }
-
-    fn fresh_machine(&self, chat: ChatId) -> Machine {
-        Machine::new(
-            crate::wire::policy(&self.config()),
-            u64::from(chat.0),
-            supervisor::clock::now(),
-        )
     }
 
     /// Reads the chat's task again after the graph changed.

@@ -265,6 +265,7 @@ impl Daemon {
             .values()
             .filter(|entry| entry.handler.is_some())
             .count();
+        self.save_all();
         let mut completion = self.driver().shutdown(match ending {
             Ending::Stop => Shutdown::StopAll,
             Ending::Force => Shutdown::KillAll,

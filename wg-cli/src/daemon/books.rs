@@ -1,0 +1,123 @@
+//! What must outlive the daemon of a chat's machine: its budgets, its reasons, and its state as it was last known.
+//!
+//! Written after every notice that changes them, in a lane of the chat's own, so that the driver never waits for a disk and a `kill -9`
+//! of the daemon forgives nothing.
+
+use std::sync::Arc;
+
+use supervisor::{Machine, Notice, Snapshot};
+
+use super::host::unit_of;
+use super::{Daemon, QUERY};
+use crate::clock;
+use crate::failure::Failure;
+use crate::names::ChatState;
+use crate::store::chat_state::ChatRecord;
+use crate::store::graph::ChatId;
+
+/// Whether the books are different after this.
+pub(super) fn matters(notice: &Notice) -> bool {
+    match notice {
+        Notice::Exited { .. }
+        | Notice::Backoff { .. }
+        | Notice::Degraded { .. }
+        | Notice::BudgetWarning { .. }
+        | Notice::Contended { .. }
+        | Notice::Held { .. }
+        | Notice::Parked { .. }
+        | Notice::Unparked { .. }
+        | Notice::SpawnFailed { .. }
+        | Notice::Stopped
+        | Notice::Finished
+        | Notice::WokenEarly { .. }
+        | Notice::Idle => true,
+        Notice::Spawned { .. }
+        | Notice::Adopted { .. }
+        | Notice::HolderGone { .. }
+        | Notice::NotNow { .. }
+        | Notice::Stopping { .. } => false,
+    }
+}
+
+impl Daemon {
+    /// Writes the books of a chat soon.
+    pub(super) fn save_later(self: &Arc<Self>, chat: ChatId) {
+        let daemon = Arc::clone(self);
+        self.in_lane(&format!("books:{}", chat.0), move || daemon.save(chat));
+    }
+
+    /// Writes the books of a chat.
+    pub(super) fn save(&self, chat: ChatId) {
+        let Ok(Some(machine)) = self.driver().machine(unit_of(chat), QUERY) else {
+            return;
+        };
+        let state = self.state_with(chat, machine.state());
+        let saved = supervisor::clock::stamp()
+            .map_err(|e| e.to_string())
+            .and_then(|stamp| {
+                serde_json::to_value(machine.snapshot(stamp)).map_err(|e| e.to_string())
+            });
+        let books = match saved {
+            Ok(books) => Some(books),
+            Err(e) => {
+                log::warn!("{chat}: the budgets could not be saved: {e}");
+                None
+            }
+        };
+        let now = clock::now();
+        let written = ChatRecord::update(&self.workspace, chat, |record| {
+            if record.state != Some(state) {
+                record.state = Some(state);
+                record.since = Some(now);
+            }
+            record.machine = books;
+        });
+        if let Err(e) = written {
+            log::warn!(
+                "{chat}: the budgets could not be saved: {}",
+                Failure::from(e)
+            );
+        }
+    }
+
+    /// Writes the books of every chat that has some.
+    pub(super) fn save_all(&self) {
+        let chats: Vec<ChatId> = self
+            .chats
+            .lock()
+            .iter()
+            .filter(|(_, entry)| entry.has_unit)
+            .map(|(chat, _)| *chat)
+            .collect();
+        for chat in chats {
+            self.save(chat);
+        }
+    }
+
+    /// The machine as an earlier daemon left it, or a new one.
+    pub(super) fn machine_for(&self, chat: ChatId) -> Machine {
+        let policy = crate::wire::policy(&self.config());
+        let saved = ChatRecord::load(&self.workspace, chat)
+            .ok()
+            .and_then(|record| record.machine);
+        let fresh = || Machine::new(policy.clone(), u64::from(chat.0), supervisor::clock::now());
+        let Some(saved) = saved else { return fresh() };
+        let restored = serde_json::from_value::<Snapshot>(saved)
+            .map_err(|e| e.to_string())
+            .and_then(|saved| {
+                let now = supervisor::clock::stamp().map_err(|e| e.to_string())?;
+                saved
+                    .restore(policy.clone(), &now)
+                    .map_err(|e| e.to_string())
+            });
+        restored.unwrap_or_else(|e| {
+            log::warn!("{chat}: the saved budgets cannot be read and start afresh: {e}");
+            fresh()
+        })
+    }
+
+    fn state_with(&self, chat: ChatId, machine: &supervisor::State) -> ChatState {
+        let wish = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        crate::chat::state(wish.unwrap_or(crate::chat::Wish::Archived), Some(machine))
+    }
+}
