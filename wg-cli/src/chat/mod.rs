@@ -99,6 +99,38 @@ pub enum WhyNot {
     NobodyNeedsIt,
 }
 
+/// What was found out right before a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts, each a column of the decision's table"
+)]
+pub struct Findings {
+    /// No handler may be started at all: the service is paused or ending.
+    pub starts_are_off: bool,
+    /// A live process that is not the chat's own handler has the session.
+    pub held: bool,
+    /// A message waits for its answer.
+    pub unanswered: bool,
+    /// The chat's agent makes sense.
+    pub agent_is_usable: bool,
+}
+
+/// What follows from the findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Start, and write this down as the reason.
+    Start(StartReason),
+    /// Nothing: a wish forbids it, nobody needs it, or starts are off. What changes that wakes the chat.
+    NotNeeded,
+    /// Ask again then: it was released to a person.
+    HeldOff(Instant),
+    /// Somebody has the session; watch who.
+    Held,
+    /// It cannot work until its agent is changed.
+    Refuse,
+}
+
 /// One chat as the daemon sees it.
 #[derive(Debug, Clone)]
 pub struct Chat {
@@ -167,6 +199,29 @@ impl Chat {
             Need::Because(StartReason::Resume)
         } else {
             Need::Not(WhyNot::NobodyNeedsIt)
+        }
+    }
+
+    /// Decides about one start. `retry` is true where the restart policy asks for it.
+    ///
+    /// The lock comes before the need: whoever holds it is shown and watched, whether or not somebody waits.
+    pub fn decide(&mut self, found: Findings, retry: bool, now: Instant) -> Decision {
+        self.unanswered = found.unanswered;
+        if found.starts_are_off {
+            return Decision::NotNeeded;
+        }
+        let reason = match self.need(now) {
+            Need::Not(WhyNot::Wish(_)) => return Decision::NotNeeded,
+            Need::Not(WhyNot::HeldOff(until)) => return Decision::HeldOff(until),
+            Need::Not(WhyNot::NobodyNeedsIt) => None,
+            Need::Because(reason) => Some(reason),
+        };
+        match reason {
+            _ if found.held => Decision::Held,
+            None => Decision::NotNeeded,
+            Some(_) if !found.agent_is_usable => Decision::Refuse,
+            Some(_) if retry => Decision::Start(StartReason::Retry),
+            Some(reason) => Decision::Start(reason),
         }
     }
 
@@ -383,6 +438,91 @@ mod tests {
         assert_eq!(chat.handle(Happened::Stop, start()), vec![Act::Stop]);
         assert!(chat.handle(Happened::Resume, start()).is_empty());
         assert_eq!(chat.wish(), Wish::Archived);
+    }
+
+    #[test]
+    fn a_start_is_decided_by_wish_then_lock_then_need_then_agent() {
+        let now = start();
+        let found = Findings {
+            starts_are_off: false,
+            held: false,
+            unanswered: true,
+            agent_is_usable: true,
+        };
+        let decide = |wish, found: Findings, retry| Chat::new(wish).decide(found, retry, now);
+        for (wish, found, retry, decision) in [
+            (
+                Wish::Run,
+                found,
+                false,
+                Decision::Start(StartReason::Message),
+            ),
+            (Wish::Run, found, true, Decision::Start(StartReason::Retry)),
+            (
+                Wish::Run,
+                Findings {
+                    unanswered: false,
+                    ..found
+                },
+                true,
+                Decision::NotNeeded,
+            ),
+            (
+                Wish::Run,
+                Findings {
+                    starts_are_off: true,
+                    ..found
+                },
+                false,
+                Decision::NotNeeded,
+            ),
+            (
+                Wish::Run,
+                Findings {
+                    agent_is_usable: false,
+                    ..found
+                },
+                false,
+                Decision::Refuse,
+            ),
+            (
+                Wish::Run,
+                Findings {
+                    held: true,
+                    agent_is_usable: false,
+                    ..found
+                },
+                false,
+                Decision::Held,
+            ),
+            (
+                Wish::Run,
+                Findings {
+                    held: true,
+                    unanswered: false,
+                    ..found
+                },
+                false,
+                Decision::Held,
+            ),
+            (
+                Wish::Stopped,
+                Findings {
+                    held: true,
+                    ..found
+                },
+                false,
+                Decision::NotNeeded,
+            ),
+            (Wish::Archived, found, true, Decision::NotNeeded),
+            (Wish::Purged, found, true, Decision::NotNeeded),
+        ] {
+            assert_eq!(
+                decide(wish, found, retry),
+                decision,
+                "{wish:?} {found:?} {retry}"
+            );
+        }
     }
 
     #[test]

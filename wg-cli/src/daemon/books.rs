@@ -80,16 +80,19 @@ impl Daemon {
         }
     }
 
-    /// Writes the books of every chat that has some.
-    pub(super) fn save_all(&self) {
-        let chats: Vec<ChatId> = self
-            .chats
-            .lock()
+    /// Every chat that the driver has a machine for.
+    pub(super) fn units(&self) -> Vec<ChatId> {
+        let chats = self.chats.lock();
+        chats
             .iter()
             .filter(|(_, entry)| entry.has_unit)
             .map(|(chat, _)| *chat)
-            .collect();
-        for chat in chats {
+            .collect()
+    }
+
+    /// Writes the books of every chat that has some.
+    pub(super) fn save_all(&self) {
+        for chat in self.units() {
             self.save(chat);
         }
     }

@@ -19,12 +19,13 @@ use supervisor::{
 };
 
 use super::{Daemon, books, holder};
-use crate::chat::{Happened, Need, WhyNot};
+use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
 use crate::names::{EventKind, StartReason};
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
 use crate::store::exit_record::ExitRecord;
 use crate::store::graph::ChatId;
+use crate::store::messages;
 use crate::store::resolve::{self, Make};
 use crate::wire;
 
@@ -112,9 +113,6 @@ impl Host for ChatHost {
             reason,
             after: NOT_NOW,
         };
-        if let Some(why) = daemon.starts_are_off() {
-            return not_now(why.to_owned());
-        }
         let dir = match resolve::session_dir(&daemon.workspace, chat, Make::Yes) {
             Ok(dir) => dir,
             Err(e) => {
@@ -123,48 +121,46 @@ impl Host for ChatHost {
                 ));
             }
         };
-        match daemon.need(chat) {
-            Need::Not(WhyNot::Wish(_)) => return Prepared::NotNeeded,
-            Need::Not(WhyNot::HeldOff(until)) => {
-                let left = until.saturating_duration_since(clock::steady());
-                return Prepared::NotNow {
-                    reason: "it was released to a person".to_owned(),
-                    after: left,
-                };
-            }
-            Need::Not(WhyNot::NobodyNeedsIt) | Need::Because(_) => {}
-        }
-        // The lock before the need: whoever holds it is shown and watched, whether or not somebody waits.
-        match holder::live_holder(&dir) {
-            Ok(Some((holder, watchable))) => return Prepared::Held { holder, watchable },
-            Ok(None) => {}
+        let holder = match holder::live_holder(&dir) {
+            Ok(holder) => holder,
             Err(e) => return not_now(format!("the session lock cannot be read: {e}")),
-        }
-        let need = match daemon.look(chat, &dir) {
-            Ok(need) => need,
+        };
+        let unanswered = match messages::unanswered(&dir) {
+            Ok(unanswered) => !unanswered.is_empty(),
             Err(e) => return not_now(format!("the inbox cannot be read: {e}")),
         };
-        let Need::Because(need) = need else {
-            return Prepared::NotNeeded;
+        let agent = daemon.agent_of(chat);
+        let found = Findings {
+            starts_are_off: daemon.starts_are_off(),
+            held: holder.is_some(),
+            unanswered,
+            agent_is_usable: agent.is_ok(),
         };
-        let reason = if matches!(reason, Cause::Retry(_)) {
-            StartReason::Retry
-        } else {
-            need
-        };
-        if let Err(refusal) = daemon.agent_of(chat) {
-            return Prepared::Refused {
-                reason: refusal.to_string(),
-            };
-        }
-        match self.go(chat, generation, reason, &dir) {
-            Ok(command) => {
-                daemon.starting(chat, reason);
-                Prepared::Go(Box::new(command))
-            }
-            Err(e) => not_now(format!(
-                "the decision to start could not be written down: {e}"
-            )),
+        match daemon.decide(chat, found, matches!(reason, Cause::Retry(_))) {
+            Decision::NotNeeded => Prepared::NotNeeded,
+            Decision::HeldOff(until) => Prepared::NotNow {
+                reason: "it was released to a person".to_owned(),
+                after: until.saturating_duration_since(clock::steady()),
+            },
+            Decision::Held => match holder {
+                Some((holder, watchable)) => Prepared::Held { holder, watchable },
+                None => Prepared::NotNeeded,
+            },
+            Decision::Refuse => Prepared::Refused {
+                reason: agent
+                    .err()
+                    .map(|refusal| refusal.to_string())
+                    .unwrap_or_default(),
+            },
+            Decision::Start(reason) => match self.go(chat, generation, reason, &dir) {
+                Ok(command) => {
+                    daemon.starting(chat, reason);
+                    Prepared::Go(Box::new(command))
+                }
+                Err(e) => not_now(format!(
+                    "the decision to start could not be written down: {e}"
+                )),
+            },
         }
     }
 

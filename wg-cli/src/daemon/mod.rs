@@ -45,7 +45,7 @@ use supervisor::{Ended, Handle, Notice, State};
 pub use run::{DaemonOptions, run};
 
 use crate::agent::AgentSpec;
-use crate::chat::{Act, Chat, Happened, Need, WhyNot, Wish};
+use crate::chat::{Act, Chat, Decision, Findings, Happened, Need, WhyNot, Wish};
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -123,15 +123,9 @@ impl Daemon {
             .expect("the driver starts before anything can ask for it")
     }
 
-    /// Why no handler may be started at all, if that is so.
-    fn starts_are_off(&self) -> Option<&'static str> {
-        if self.ending.load(Ordering::SeqCst) {
-            Some("the service is stopping")
-        } else if self.paused.load(Ordering::SeqCst) {
-            Some("the service is paused (wg service resume)")
-        } else {
-            None
-        }
+    /// Whether no handler may be started at all.
+    fn starts_are_off(&self) -> bool {
+        self.ending.load(Ordering::SeqCst) || self.paused.load(Ordering::SeqCst)
     }
 
     /// How long a stop waits for the turn boundary.
@@ -148,14 +142,12 @@ impl Daemon {
         reap::marker(&self.workspace, chat)
     }
 
-    /// The pure core's answer for a chat that is known; a chat that is not is not needed.
-    fn need(&self, chat: ChatId) -> Need {
-        self.chats
-            .lock()
-            .get(&chat)
-            .map_or(Need::Not(WhyNot::NobodyNeedsIt), |entry| {
-                entry.core.need(clock::steady())
-            })
+    /// The pure core's decision about one start; a chat that is not known is not needed.
+    fn decide(&self, chat: ChatId, found: Findings, retry: bool) -> Decision {
+        match self.chats.lock().get_mut(&chat) {
+            Some(entry) => entry.core.decide(found, retry, clock::steady()),
+            None => Decision::NotNeeded,
+        }
     }
 
     /// Reads the inbox and tells the core; returns whether the chat is needed now.

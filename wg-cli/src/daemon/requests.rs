@@ -256,9 +256,9 @@ impl Daemon {
             }
             Request::Resume => {
                 self.paused.store(false, Ordering::SeqCst);
-                let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
-                for chat in chats {
-                    self.inbox_changed(chat);
+                for chat in self.units() {
+                    // Asked afresh, each decides by its own inbox and lock.
+                    self.driver().wake(unit_of(chat));
                 }
                 answer.send(&Reply::of(json!({ "paused": false })));
             }
@@ -475,13 +475,7 @@ impl Daemon {
         let config = Config::load(&self.workspace)?;
         *self.config.write() = Arc::new(config);
         let policy = crate::wire::policy(&self.config());
-        let chats: Vec<ChatId> = self
-            .chats
-            .lock()
-            .iter()
-            .filter(|(_, entry)| entry.has_unit)
-            .map(|(chat, _)| *chat)
-            .collect();
+        let chats = self.units();
         for chat in &chats {
             self.driver().set_policy(unit_of(*chat), policy.clone());
             self.driver().config_changed(unit_of(*chat));
