@@ -196,11 +196,15 @@ fn needs_name(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || files::is_unsupported(error)
 }
 
-/// Returns a name that no other process and no other thread makes: process number and a count.
+/// Returns a temporary name for a record.
 fn temporary_name() -> io::Result<CString> {
+    CString::new(format!("{STAGED_PREFIX}{}", unique())).map_err(io::Error::other)
+}
+
+/// Returns a word that no other process and no other thread makes: process number and a count.
+pub(crate) fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{STAGED_PREFIX}{}-{count}", std::process::id());
-    CString::new(name).map_err(io::Error::other)
+    format!("{}-{count}", std::process::id())
 }

@@ -24,6 +24,13 @@ pub(crate) fn inheritors(guard: FileId) -> Vec<Inheritor> {
     found
 }
 
+/// Returns the processes other than this one that have the guard in `dir` open and locked.
+pub(crate) fn inheritors_in(dir: &std::path::Path) -> Vec<u32> {
+    let guard = FileId::of_path(&crate::files::path_of(dir, crate::files::GUARD));
+    let found = guard.map(inheritors).unwrap_or_default();
+    found.into_iter().map(|inheritor| inheritor.pid).collect()
+}
+
 #[cfg(target_os = "linux")]
 fn inheritor(pid: u32, guard: FileId) -> Option<Inheritor> {
     use std::os::unix::fs::MetadataExt;

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod claim;
+mod dir_lock;
 mod draft;
 mod error;
 mod files;
@@ -28,6 +29,9 @@ mod time;
 mod wait;
 mod watch;
 
+pub use dir_lock::{
+    DirLock, DirLockError, DirLockOptions, DirStatus, Note, Overlap, Relation, UnusableNote,
+};
 pub use error::{
     AcquireError, HeldReason, InspectError, Node, ReleaseError, RequestError, WatchError,
 };

@@ -100,7 +100,10 @@ impl LockOptions {
             match &mut waiting {
                 // The watch exists only from here on: what happened before it did is seen by one more try.
                 None => waiting = Some(wait::Changes::of(dir)),
-                Some(changes) => changes.next(holder.as_ref(), &reason, deadline),
+                Some(changes) => {
+                    // Whether any time is left shows at the next turn, after one more try.
+                    let _in_time: bool = changes.next(holder.as_ref(), &reason, deadline);
+                }
             }
             if !attempt.is_current() {
                 // Somebody replaced the directory while we waited: what its path leads to now is what counts.

@@ -91,10 +91,16 @@ impl Changes {
         }
     }
 
-    /// Waits until the directory may have become free, or `deadline` has passed.
+    /// Waits until the directory may have become free, or `deadline` has passed; returns whether there is any time
+    /// left.
     ///
     /// May return early; the caller looks for itself.
-    pub(crate) fn next(&mut self, holder: Option<&Holder>, reason: &HeldReason, deadline: Instant) {
+    pub(crate) fn next(
+        &mut self,
+        holder: Option<&Holder>,
+        reason: &HeldReason,
+        deadline: Instant,
+    ) -> bool {
         let (pids, events_suffice): (Vec<ProcessIdentity>, bool) = match (reason, holder) {
             (HeldReason::Guarded | HeldReason::Unguarded | HeldReason::Foreign, Some(holder)) => {
                 (vec![holder.claimant().process], true)
@@ -116,7 +122,7 @@ impl Changes {
             match PidWatch::of(pid) {
                 Ok(Some(watch)) => watches.push(watch),
                 // It is gone already: look again at once.
-                Ok(None) => return,
+                Ok(None) => return true,
                 Err(_unavailable) => watched_all = false,
             }
         }
@@ -136,14 +142,14 @@ impl Changes {
                         .as_mut()
                         .is_some_and(DirectoryEvents::take_relevant)
                     {
-                        return;
+                        return true;
                     }
                 }
-                Ok(_) => return,
+                Ok(_) => return Instant::now() < deadline,
                 Err(error) => {
                     log::warn!("failed to wait for events: {error}");
                     self.directory = None;
-                    return;
+                    return Instant::now() < deadline;
                 }
             }
         }
@@ -238,6 +244,7 @@ pub fn wait_free(dir: &Path, deadline: Instant) -> Result<Freed, WaitError> {
                 reason,
             });
         }
-        changes.next(holder.as_ref(), &reason, deadline);
+        // Whether any time is left shows at the next turn, after one more look.
+        let _in_time: bool = changes.next(holder.as_ref(), &reason, deadline);
     }
 }

@@ -1,0 +1,208 @@
+//! Locks on any directory, and who is in it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use session_lock::{
+    DirLock, DirLockError, HeldReason, Kind, Note, Overlap, Relation, Released, occupants,
+};
+
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(root.path().join("work/above/below")).expect("a tree");
+        Self { root }
+    }
+
+    fn registry(&self) -> std::path::PathBuf {
+        self.root.path().join("registry")
+    }
+
+    fn dir(&self, below: &str) -> std::path::PathBuf {
+        self.root.path().join("work").join(below)
+    }
+
+    fn try_lock(&self, below: &str) -> Result<DirLock, DirLockError> {
+        let note = Note::new("ann", "a migration").expect("one line");
+        DirLock::options(&self.registry())
+            .kind(Kind::Adapter)
+            .note(note)
+            .acquire(&self.dir(below))
+    }
+}
+
+#[track_caller]
+fn assert_held(outcome: Result<DirLock, DirLockError>, through: &Path) {
+    let error = outcome.expect_err("it is held");
+    let DirLockError::Held {
+        held,
+        holder: Some(holder),
+        reason: Some(reason),
+        note: Some(note),
+        ..
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(held, through.canonicalize().expect("a path"));
+    assert_eq!(holder.pid, std::process::id());
+    assert_eq!(reason, HeldReason::Guarded);
+    assert_eq!(
+        (note.by.as_str(), note.reason.as_str()),
+        ("ann", "a migration")
+    );
+}
+
+#[test]
+fn a_directory_is_locked_without_a_file_in_it() {
+    let place = Place::new();
+    let lock = place.try_lock("above/below").unwrap();
+    assert_eq!(fs::read_dir(place.dir("above/below")).unwrap().count(), 0);
+    assert_held(place.try_lock("above/below"), &place.dir("above/below"));
+    assert_eq!(lock.release().unwrap(), Released::Released);
+    drop(place.try_lock("above/below").unwrap());
+}
+
+#[test]
+fn a_link_leads_to_the_same_lock() {
+    let place = Place::new();
+    std::os::unix::fs::symlink(place.dir("above"), place.dir("link")).unwrap();
+    let _lock = place.try_lock("above").unwrap();
+    assert_held(
+        place.try_lock("link/../above/./below/.."),
+        &place.dir("above"),
+    );
+    assert_held(place.try_lock("link"), &place.dir("above"));
+}
+
+#[test]
+fn a_lock_above_or_below_is_a_conflict_unless_it_is_allowed() {
+    let place = Place::new();
+    let below = place.try_lock("above/below").unwrap();
+    assert_held(place.try_lock("above"), &place.dir("above/below"));
+    let options = DirLock::options(&place.registry()).overlap(Overlap::Allow);
+    let above = options.acquire(&place.dir("above")).unwrap();
+    drop(below);
+    drop(above);
+    let _above = place.try_lock("above").unwrap();
+    assert_held(place.try_lock("above/below"), &place.dir("above"));
+    fs::create_dir(place.dir("above-not")).unwrap();
+    drop(place.try_lock("above-not").unwrap());
+}
+
+#[test]
+fn a_person_holds_a_directory_until_the_hold_is_ended() {
+    let place = Place::new();
+    let note = Note::new("ann", "").unwrap();
+    DirLock::hold(&place.registry(), &place.dir("above"), &note).unwrap();
+    for below in ["above", "above/below", ""] {
+        let error = place.try_lock(below).unwrap_err();
+        let DirLockError::Held {
+            holder: None,
+            note: Some(note),
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(note.by, "ann");
+    }
+    let listed = DirLock::list(&place.registry()).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].hold.as_ref().unwrap().by, "ann");
+    let ended = DirLock::end_hold(&place.registry(), &place.dir("above")).unwrap();
+    assert_eq!(ended.unwrap().by, "ann");
+    assert_eq!(
+        DirLock::end_hold(&place.registry(), &place.dir("above")).unwrap(),
+        None
+    );
+    drop(place.try_lock("above").unwrap());
+}
+
+#[test]
+fn a_corrupt_entry_blocks_and_names_the_file() {
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let entry = DirLock::status(&place.registry(), &place.dir("above"))
+        .unwrap()
+        .entry;
+    for name in ["hold", ".handler.pid"] {
+        fs::write(entry.join(name), "nonsense\n").unwrap();
+        let DirLockError::Corrupt { path } = place.try_lock("above").unwrap_err() else {
+            panic!()
+        };
+        assert_eq!(path, entry.join(name));
+        fs::remove_file(path).unwrap();
+    }
+    fs::write(entry.join("directory"), "nonsense\n").unwrap();
+    assert!(matches!(
+        place.try_lock("above"),
+        Err(DirLockError::Corrupt { .. })
+    ));
+    assert!(matches!(
+        DirLock::list(&place.registry()),
+        Err(DirLockError::Corrupt { .. })
+    ));
+}
+
+#[test]
+fn a_note_of_two_lines_is_refused() {
+    assert!(Note::new("ann\nforged", "").is_err());
+    assert!(Note::new("", "nobody").is_err());
+    assert!(Note::new("ann", "one\nforged").is_err());
+}
+
+#[test]
+fn occupants_are_told_apart_by_what_they_have_to_do_with_the_lock() {
+    let place = Place::new();
+    let lock = place.try_lock("above").unwrap();
+    let mut sitter = Command::new("cat");
+    sitter
+        .current_dir(place.dir("above/below"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut borrower = lock.spawn_lent(&mut sitter).unwrap();
+    // A child of this process is no stranger, so another process starts it.
+    let mut shell = Command::new("setsid");
+    shell.args(["--fork", "sh", "-c", "echo $$; exec cat >&2"]);
+    shell
+        .current_dir(place.dir("above"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut setsid = shell.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(setsid.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    let stranger: u32 = line.trim().parse().unwrap();
+    let stdin = setsid.stdin.take();
+    setsid.wait().unwrap();
+
+    let found = occupants(&place.dir("above")).unwrap();
+    let pids: Vec<u32> = found.iter().map(|occupant| occupant.pid).collect();
+    assert!(
+        pids.contains(&borrower.id()) && pids.contains(&stranger),
+        "{found:?}"
+    );
+    let status = DirLock::status(&place.registry(), &place.dir("above")).unwrap();
+    let relations = status.occupants().unwrap();
+    let relation = |pid| {
+        relations
+            .iter()
+            .find(|(it, _)| it.pid == pid)
+            .map(|(_, relation)| *relation)
+    };
+    assert_eq!(relation(borrower.id()), Some(Relation::Follower));
+    assert_eq!(relation(stranger), Some(Relation::Stranger));
+
+    drop(stdin);
+    drop(borrower.stdin.take());
+    borrower.wait().unwrap();
+}
