@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod chat;
+pub mod cli;
 pub mod clock;
 pub mod daemon;
 pub mod exit_code;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod ops;
 pub mod presence;
 pub mod reply;
+pub mod report;
 pub mod store;
 pub mod why;
 pub mod wire;

@@ -1,3 +1,5 @@
 //! The `wg` binary: parse, run, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    wg_cli::cli::main().into()
+}

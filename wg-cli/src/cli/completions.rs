@@ -1,0 +1,26 @@
+//! `wg completions`: scripts for the shells.
+
+use clap::CommandFactory;
+use clap_complete::Shell as Target;
+
+use super::args::{Cli, Completions, Shell};
+use super::context::Context;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+
+pub(super) fn run(cx: &Context<'_>, args: &Completions) -> Outcome {
+    let target = match args.shell {
+        Shell::Bash => Target::Bash,
+        Shell::Zsh => Target::Zsh,
+        Shell::Fish => Target::Fish,
+        Shell::Elvish => Target::Elvish,
+        Shell::Powershell => Target::PowerShell,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(target, &mut Cli::command(), "wg", &mut script);
+    let script = String::from_utf8(script).map_err(|error| {
+        Failure::new(ExitCode::Bug, "the completion script is not UTF-8").caused_by(error)
+    })?;
+    cx.report.line(script.trim_end())?;
+    Ok(ExitCode::Ok)
+}

@@ -1,0 +1,204 @@
+//! Saying something to a chat and waiting for what it says: shared by `up`, `chat MESSAGE` and `chat attach`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::context::Context;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+use crate::names::ChatState;
+use crate::ops::{self, SendOptions};
+use crate::presence::Presence;
+use crate::reply::{self, Patience};
+use crate::store::graph::ChatId;
+use crate::store::messages::{Durability, Message, Role};
+use crate::store::workspace::Workspace;
+
+/// One question and its answer, for `--json`.
+#[derive(Debug, Serialize)]
+struct Exchange<'a> {
+    chat_id: u32,
+    task_id: String,
+    inbox_id: u64,
+    request_id: &'a str,
+    ok: bool,
+    reply: Map<String, Value>,
+}
+
+/// Sends `text` and waits for the reply: it goes to stdout, a failed turn to stderr.
+///
+/// Returns [`ExitCode::Ok`] for a reply, and for a failed turn the code that tells what kind of failure it was.
+pub(super) fn ask(
+    cx: &Context<'_>,
+    workspace: &Workspace,
+    chat: ChatId,
+    text: &str,
+    patience: Patience,
+) -> Outcome {
+    let options = SendOptions {
+        request_id: None,
+        durability: Durability::Sync,
+        user: None,
+    };
+    let sent = ops::send(workspace, chat, text, options)?;
+    if let Some(note) = &sent.note {
+        cx.report.note(note);
+    }
+    refuse_to_wait_for_nothing(chat, sent.state)?;
+    // Somebody waits here: that keeps a handler from leaving as idle between two messages.
+    let presence = Presence::announce(workspace, chat, "a waiting message")?;
+    let mut screen = Stream::new(cx);
+    let reply = reply::await_reply(workspace, chat, sent.inbox_id, patience, &mut |piece| {
+        screen.piece(piece);
+    })?;
+    drop(presence);
+    let failed = reply.role == Role::SystemError;
+    if cx.report.is_json() {
+        let exchange = Exchange {
+            chat_id: chat.0,
+            task_id: chat.task_id(),
+            inbox_id: sent.inbox_id,
+            request_id: &sent.request_id,
+            ok: !failed,
+            reply: fields(&reply)?,
+        };
+        cx.report.answer(&exchange, String::new)?;
+    } else if failed {
+        screen.end_line()?;
+    } else {
+        screen.finish(&reply.content)?;
+    }
+    if failed {
+        return Err(Failure::new(
+            code_of_failed_turn(workspace, chat),
+            format!("{chat}: {}", reply.content.trim_end()),
+        )
+        .with_cure(format!("wg why {chat}; wg chat retry {chat}")));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// A chat that a person stopped answers nobody: waiting would look like a hang.
+fn refuse_to_wait_for_nothing(chat: ChatId, state: ChatState) -> Outcome<()> {
+    let (code, what, cure) = match state {
+        ChatState::Stopped => (
+            ExitCode::Failed,
+            "is stopped; the message waits in its inbox",
+            format!("wg chat resume {chat}"),
+        ),
+        ChatState::Archived | ChatState::Purged => (
+            ExitCode::Failed,
+            "is retired; the message waits in its inbox",
+            format!("wg chat restore {chat}"),
+        ),
+        ChatState::Parked => (
+            ExitCode::Config,
+            "is parked; the message waits in its inbox",
+            format!("wg why {chat}"),
+        ),
+        ChatState::Running
+        | ChatState::Adopted
+        | ChatState::Starting
+        | ChatState::Queued
+        | ChatState::Idle
+        | ChatState::Held
+        | ChatState::Backoff
+        | ChatState::Degraded
+        | ChatState::Stopping
+        | ChatState::Dormant => return Ok(()),
+    };
+    Err(Failure::new(code, format!("{chat} {what}")).with_cure(cure))
+}
+
+/// What a failed turn means for a script: the agent's settings are wrong, it is down, or this one message failed.
+fn code_of_failed_turn(workspace: &Workspace, chat: ChatId) -> ExitCode {
+    let Ok(rows) = ops::list_chats(workspace, true) else {
+        return ExitCode::Failed;
+    };
+    match rows
+        .iter()
+        .find(|row| row.chat_id == chat.0)
+        .map(|row| row.state)
+    {
+        Some(ChatState::Parked) => ExitCode::Config,
+        _ => ExitCode::Failed,
+    }
+}
+
+/// A message as it stands in its file.
+///
+/// # Errors
+///
+/// None that can be caused from outside.
+pub(super) fn fields(message: &Message) -> Outcome<Map<String, Value>> {
+    serde_json::from_slice(&message.format()).map_err(|error| {
+        Failure::new(ExitCode::Bug, "a message is not written as an object").caused_by(error)
+    })
+}
+
+/// A reply that appears while it is made, on a terminal; elsewhere it is printed once, whole.
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    cx: &'a Context<'a>,
+    live: bool,
+    shown: String,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(cx: &'a Context<'a>) -> Self {
+        Self {
+            cx,
+            live: cx.report.out_is_terminal() && !cx.report.is_json(),
+            shown: String::new(),
+        }
+    }
+
+    /// A stream that is shown as it comes, whatever stdout is.
+    pub(super) fn live(cx: &'a Context<'a>) -> Self {
+        Self {
+            cx,
+            live: true,
+            shown: String::new(),
+        }
+    }
+
+    /// What of `so_far` is not on the screen yet; nothing where it is not the reply that was begun there.
+    pub(super) fn news_of<'t>(&self, so_far: &'t str) -> Option<&'t str> {
+        so_far
+            .strip_prefix(self.shown.as_str())
+            .filter(|news| !news.is_empty())
+    }
+
+    /// Shows the next piece.
+    pub(super) fn piece(&mut self, piece: &str) {
+        if self.live {
+            self.shown.push_str(piece);
+            // A terminal that went away is noticed when the reply itself is printed.
+            drop(self.cx.report.speech(piece));
+        }
+    }
+
+    /// Shows what is missing of the whole reply and ends its line.
+    pub(super) fn finish(&mut self, whole: &str) -> Outcome<()> {
+        let rest = match whole.strip_prefix(self.shown.as_str()) {
+            Some(rest) => rest.to_owned(),
+            // The agent took something back (it rewrote its output): the whole reply stands below what was seen.
+            None if whole.trim_end() == self.shown.trim_end() => String::new(),
+            None => format!("\n{whole}"),
+        };
+        self.cx.report.speech(&rest)?;
+        self.shown.push_str(&rest);
+        self.end_line()
+    }
+
+    /// Ends the line that was begun.
+    pub(super) fn end_line(&mut self) -> Outcome<()> {
+        let needed = !self.shown.is_empty() && !self.shown.ends_with('\n');
+        self.shown.clear();
+        if needed {
+            self.cx.report.speech("\n")
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `wg doctor`: what is wrong with a workspace, and what would put it right.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::args::Doctor;
+use super::context::Context;
+use super::finding::{self, Finding, Fix, Weight};
+use super::session::check;
+use crate::agent::AgentSpec;
+use crate::failure::Outcome;
+use crate::store::StoreError;
+use crate::store::config::Config;
+use crate::store::graph::{Graph, Loaded};
+use crate::store::messages::{self, Side};
+use crate::store::rename::Dry;
+use crate::store::resolve::{self, Make};
+use crate::store::service_state::ServiceState;
+use crate::store::watch::DirWatch;
+use crate::store::workspace::Workspace;
+
+pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
+    let workspace = cx.workspace()?;
+    let fix = Fix::from(args.fix);
+    let mut findings = Vec::new();
+    findings.extend(owner(&workspace));
+    findings.extend(service_directory(&workspace, fix));
+    findings.extend(service_state(&workspace, fix)?);
+    findings.extend(kernel_watches(&workspace));
+    let config = match Config::load(&workspace) {
+        Ok(config) => Some(config),
+        Err(failure) => {
+            findings.push(
+                Finding::new("settings", Weight::Error, failure.to_string())
+                    .with_advice("correct the line, then wg service reload"),
+            );
+            None
+        }
+    };
+    match Graph::load(&workspace) {
+        Ok(loaded) => findings.extend(graph(&workspace, &loaded, config.as_ref(), fix)?),
+        Err(error) => findings.push(Finding::new(
+            "graph",
+            Weight::Error,
+            crate::failure::Failure::from(error).to_string(),
+        )),
+    }
+    findings.extend(set_aside(&workspace));
+    findings.extend(check::findings(cx, &workspace, fix)?);
+    finding::tell(cx, &findings)
+}
+
+fn owner(workspace: &Workspace) -> Option<Finding> {
+    let failure = workspace.check_owner().err()?;
+    Some(
+        Finding::new("owner", Weight::Error, failure.message())
+            .with_advice(failure.cure().unwrap_or_default()),
+    )
+}
+
+/// Whoever may write here can make the service run their commands.
+fn service_directory(workspace: &Workspace, fix: Fix) -> Option<Finding> {
+    let dir = workspace.service_dir();
+    let mode = std::fs::metadata(&dir).ok()?.mode() & 0o777;
+    if mode.trailing_zeros() >= 6 {
+        return None;
+    }
+    let text = format!("`{}` is open to others (mode {mode:o})", dir.display());
+    Some(
+        Finding::new("service directory", Weight::Warning, text).fixed_by(
+            "close it (mode 700)",
+            fix,
+            || {
+                std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700))
+                    .map_err(|error| StoreError::io("close", &dir)(error).into())
+            },
+        ),
+    )
+}
+
+/// A service that was killed leaves its state behind. Nobody believes it, because its start time no longer matches.
+fn service_state(workspace: &Workspace, fix: Fix) -> Outcome<Option<Finding>> {
+    let Some(state) = ServiceState::read(workspace)? else {
+        return Ok(None);
+    };
+    if state.is_alive() {
+        return Ok(None);
+    }
+    let text = format!(
+        "the service (pid {}) has ended without tidying up",
+        state.pid
+    );
+    Ok(Some(Finding::new("service", Weight::Note, text).fixed_by(
+        "remove what it left, as the next start does",
+        fix,
+        || Ok(state.remove(workspace)?),
+    )))
+}
+
+/// Without them everything still works, once a second.
+fn kernel_watches(workspace: &Workspace) -> Option<Finding> {
+    let watch = DirWatch::new(workspace.root()).ok()?;
+    let why = watch.polling()?.to_owned();
+    Some(
+        Finding::new("kernel watches", Weight::Warning, why)
+            .with_advice("raise fs.inotify.max_user_instances"),
+    )
+}
+
+fn graph(
+    workspace: &Workspace,
+    loaded: &Loaded,
+    config: Option<&Config>,
+    fix: Fix,
+) -> Outcome<Vec<Finding>> {
+    let mut findings: Vec<Finding> = loaded
+        .warnings
+        .iter()
+        .map(|warning| {
+            Finding::new("graph", Weight::Warning, warning)
+                .with_advice("correct the line, or take it out; it is never rewritten")
+        })
+        .collect();
+    let legacy = loaded.graph.clone().rename_legacy(Dry::Yes)?;
+    if !legacy.is_empty() {
+        let text = format!(
+            "{} task(s) have the names of an earlier version",
+            legacy.renamed_ids.len().max(legacy.renamed_tags)
+        );
+        findings.push(Finding::new("names", Weight::Warning, text).fixed_by(
+            "rename them, as the service does when it starts",
+            fix,
+            || {
+                Graph::edit(workspace, |graph| graph.rename_legacy(Dry::No))?;
+                Ok(())
+            },
+        ));
+    }
+    for chat in loaded.graph.chats().iter().filter(|chat| chat.live) {
+        if let Some(Err(failure)) = config.map(|config| AgentSpec::for_chat(config, chat)) {
+            findings.push(Finding::new(
+                "agent",
+                Weight::Error,
+                format!("{}: {failure}", chat.id),
+            ));
+        }
+        let dir = resolve::session_dir(workspace, chat.id, Make::No)?;
+        for side in [Side::Inbox, Side::Outbox] {
+            findings.extend(bad_lines(&dir, side, chat.id));
+        }
+    }
+    Ok(findings)
+}
+
+fn bad_lines(dir: &Path, side: Side, chat: crate::store::graph::ChatId) -> Option<Finding> {
+    let text = match messages::read_after(dir, side, 0) {
+        Ok(read) if read.bad_lines == 0 => return None,
+        Ok(read) => format!(
+            "{} line(s) of the {} of {chat} are no messages",
+            read.bad_lines,
+            side.as_str()
+        ),
+        Err(error) => crate::failure::Failure::from(error).to_string(),
+    };
+    Some(
+        Finding::new("messages", Weight::Warning, text)
+            .with_advice("look at the file; the other messages are not affected"),
+    )
+}
+
+/// Files that were moved aside because they could not be read.
+fn set_aside(workspace: &Workspace) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut waiting = vec![workspace.root().to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(&dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dir {
+                waiting.push(entry.path());
+            } else if entry.file_name().to_string_lossy().contains(".corrupt") {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+        .iter()
+        .map(|path| {
+            let text = format!(
+                "`{}` was moved aside because it could not be read",
+                path.display()
+            );
+            Finding::new("set aside", Weight::Note, text).with_advice("look at it, then remove it")
+        })
+        .collect()
+}

@@ -1,0 +1,136 @@
+//! The command line of `wg`: parse, call, print. What a verb *does* lives in the modules that it calls.
+
+pub mod args;
+mod attach;
+mod chat;
+mod completions;
+mod context;
+mod conversation;
+mod doctor;
+mod finding;
+mod follow;
+mod graph;
+mod input;
+mod migrate;
+mod nex;
+mod service;
+mod session;
+mod table;
+mod up;
+mod usage;
+mod why;
+mod workspace;
+
+use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
+
+use clap::Parser;
+
+use self::args::service::ServiceCommand;
+use self::args::{Cli, Command};
+use self::context::Context;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+use crate::report::Report;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    panic::set_hook(Box::new(|info| {
+        // The message may hold anything that a user typed; the log crate is not set up for every verb.
+        drop(std::io::Write::write_all(
+            &mut std::io::stderr().lock(),
+            format!(
+                "error: a bug in wg: {}\n",
+                crate::report::one_line(&info.to_string())
+            )
+            .as_bytes(),
+        ));
+    }));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The hook has already told what happened.
+    panic::catch_unwind(AssertUnwindSafe(|| run(&args))).unwrap_or(ExitCode::Bug)
+}
+
+/// Runs one command line, given with the program's name in front.
+#[must_use]
+pub fn run(args: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage::explain(&error, args),
+    };
+    let report = Report::new(cli.globals.voice());
+    if !is_the_service(&cli.command) {
+        start_log(cli.globals.verbose);
+    }
+    match dispatch(cli, &report, args) {
+        Ok(code) => code,
+        Err(failure) => {
+            report.failure(&failure);
+            failure.code
+        }
+    }
+}
+
+fn dispatch(cli: Cli, report: &Report, args: &[OsString]) -> Outcome {
+    let cx = Context::new(cli.globals, report);
+    match cli.command {
+        Command::Up(up) => up::run(&cx, &up),
+        Command::Init(init) => workspace::init(&cx, &init),
+        Command::Which => workspace::which(&cx),
+        Command::List(list) => graph::list(&cx, &list),
+        Command::Show(show) => graph::show(&cx, &show),
+        Command::Chat(chat) => chat::run(&cx, *chat, args),
+        Command::Session(session) => session::run(&cx, session.command),
+        Command::Service(service) => service::run(&cx, service.command),
+        Command::Why(why) => why::run(&cx, &why),
+        Command::Nex(nex) => nex::run(&cx, nex),
+        Command::SpawnTask(spawn) => nex::spawn_task(&cx, &spawn),
+        Command::Migrate(migrate) => migrate::run(&cx, &migrate.command),
+        Command::Doctor(doctor) => doctor::run(&cx, &doctor),
+        Command::Completions(completions) => completions::run(&cx, &completions),
+        Command::Top(_) => Err(not_built(
+            "wg top",
+            "wg chat list, wg why and wg service events -f show the same",
+        )),
+        Command::Run(_) => Err(not_built(
+            "wg run",
+            "wg chat new --command CMD keeps a program under the service",
+        )),
+        Command::Lock(_) => Err(not_built(
+            "wg lock",
+            "wg session status REF shows the lock of a chat",
+        )),
+        Command::Man(_) => Err(not_built("wg man", "wg help VERB")),
+    }
+}
+
+/// A verb that the manual names and this version does not have: refused, never faked.
+fn not_built(verb: &str, instead: &str) -> Failure {
+    Failure::new(ExitCode::Usage, format!("`{verb}` is not built yet")).with_cure(instead)
+}
+
+/// Whether this process becomes the service, which writes a log of its own.
+fn is_the_service(command: &Command) -> bool {
+    let Command::Service(service) = command else {
+        return false;
+    };
+    matches!(&service.command, ServiceCommand::Daemon(_))
+        || matches!(&service.command, ServiceCommand::Start(args) | ServiceCommand::Restart(args) if args.foreground)
+}
+
+/// Logs go to stderr: warnings always, more with `-vv` or by `WG_LOG`.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 | 1 => log::LevelFilter::Warn,
+        2 => log::LevelFilter::Debug,
+        3.. => log::LevelFilter::Trace,
+    };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level);
+    if let Ok(filter) = std::env::var("WG_LOG") {
+        builder.parse_filters(&filter);
+    }
+    // A second logger in one process is a test's business.
+    drop(builder.try_init());
+}

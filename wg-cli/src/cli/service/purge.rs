@@ -1,0 +1,90 @@
+//! `wg service purge-chats`: every chat is retired, every handler ended, every history kept.
+
+use crate::cli::args::service::Purge;
+use crate::cli::context::Context;
+use crate::failure::Outcome;
+use crate::ops::{self, Caller, PurgeOptions, PurgeReport};
+
+/// From how many chats on a bar is worth drawing.
+const BAR_FROM: usize = 20;
+
+pub(in crate::cli) fn run(cx: &Context<'_>, args: &Purge) -> Outcome {
+    let workspace = cx.workspace()?;
+    let options = PurgeOptions {
+        include_active: !args.keep_active,
+        include_self: args.include_self,
+        dry_run: args.dry_run,
+        force_unproven: args.force_unproven,
+        caller: Caller::from_env(),
+    };
+    let report = ops::purge(&workspace, &options, &mut |done, total| {
+        if total >= BAR_FROM {
+            cx.report.progress("purging", done, total);
+        }
+    })?;
+    cx.report
+        .answer(&report, || to_text(&report, args.dry_run))?;
+    Ok(report.exit_code())
+}
+
+/// One summary line, and one line for each chat that is not as asked for.
+fn to_text(report: &PurgeReport, dry_run: bool) -> String {
+    let verb = if dry_run { "Would purge" } else { "Purged" };
+    let mut summary = vec![format!("{verb} {} chat(s)", report.purged.len())];
+    if report.handlers_ended > 0 {
+        summary.push(format!("ended {} process(es)", report.handlers_ended));
+    }
+    if !report.skipped.is_empty() {
+        summary.push(format!("skipped {}", report.skipped.len()));
+    }
+    let mut lines = vec![summary.join(", ")];
+    lines.extend(
+        report
+            .skipped
+            .iter()
+            .map(|skipped| format!("  skipped chat-{}: {}", skipped.chat_id, skipped.reason)),
+    );
+    lines.extend(report.errors.iter().map(|left| {
+        let pid = left
+            .pid
+            .map(|pid| format!(" pid {pid}"))
+            .unwrap_or_default();
+        format!("  still held: chat-{}{pid}: {}", left.chat_id, left.error)
+    }));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_text;
+    use crate::ops::{ChatName, PurgeError, PurgeReport, Skipped};
+
+    #[test]
+    fn the_summary_counts_and_names_every_chat_that_is_not_as_asked_for() {
+        let report = PurgeReport {
+            purged: vec![ChatName {
+                chat_id: 1,
+                task_id: ".chat-1".into(),
+            }],
+            skipped: vec![Skipped {
+                chat_id: 2,
+                reason: "caller chat".into(),
+            }],
+            errors: vec![PurgeError {
+                chat_id: 1,
+                pid: Some(42),
+                error: "not proven ours".into(),
+            }],
+            handlers_ended: 3,
+        };
+        assert_eq!(
+            to_text(&report, false),
+            "Purged 1 chat(s), ended 3 process(es), skipped 1\n  skipped chat-2: caller chat\n  still held: chat-1 pid 42: not proven ours"
+        );
+        assert_eq!(to_text(&PurgeReport::default(), false), "Purged 0 chat(s)");
+        assert_eq!(
+            to_text(&PurgeReport::default(), true),
+            "Would purge 0 chat(s)"
+        );
+    }
+}

@@ -1,0 +1,400 @@
+//! `wg session …`: the lock's own view of who serves a session.
+
+pub(super) mod check;
+mod manage;
+mod target;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use session_lock::{
+    Freed, Holder, Inspection, RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven,
+    WaitError,
+};
+
+use self::target::Target;
+use super::args::session::{One, Release, SessionCommand, Takeover};
+use super::context::Context;
+use super::table::Table;
+use crate::clock::{self, Timestamp};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+use crate::ops::{self, Caller};
+use crate::store::workspace::Workspace;
+
+pub(super) fn run(cx: &Context<'_>, command: SessionCommand) -> Outcome {
+    match command {
+        SessionCommand::List => list(cx),
+        SessionCommand::Status(one) => status(cx, &one),
+        SessionCommand::Release(args) => release(cx, &args),
+        SessionCommand::Takeover(args) => takeover(cx, &args),
+        SessionCommand::Check(args) => check::run(cx, &args),
+        SessionCommand::New(args) => manage::new(cx, &args),
+        SessionCommand::Alias(args) => manage::alias(cx, &args.command),
+        SessionCommand::Rm(one) => manage::rm(cx, &one),
+    }
+}
+
+/// The process that holds a session, for `--json`.
+#[derive(Debug, Clone, Serialize)]
+struct HolderView {
+    pid: u32,
+    kind: String,
+    since: String,
+    generation: Option<u64>,
+    uid: Option<u32>,
+}
+
+impl HolderView {
+    fn of(holder: &Holder) -> Self {
+        Self {
+            pid: holder.pid,
+            kind: holder.kind.as_str().to_owned(),
+            since: holder.since.clone(),
+            generation: holder.generation(),
+            uid: holder.uid(),
+        }
+    }
+
+    /// `pid 4711 (chat-nex) since 2 h ago`.
+    fn to_text(&self, now: Timestamp) -> String {
+        let since = Timestamp::parse(&self.since)
+            .map(|since| format!(" since {} ago", since.ago(now)))
+            .unwrap_or_default();
+        format!("pid {} ({}){since}", self.pid, self.kind)
+    }
+}
+
+/// Who holds a session, for `--json`.
+#[derive(Debug, Serialize)]
+struct SessionView {
+    session: String,
+    chat_id: Option<u32>,
+    task_id: Option<String>,
+    dir: PathBuf,
+    /// `free`, `held`, `stale` or `corrupt`.
+    state: &'static str,
+    holder: Option<HolderView>,
+    /// Why it counts as it does.
+    reason: Option<String>,
+}
+
+impl SessionView {
+    fn of(target: &Target) -> Outcome<Self> {
+        let (state, holder, reason) = match look(target)? {
+            Inspection::Free => ("free", None, None),
+            Inspection::Held(held) => ("held", held.holder, Some(held.reason.to_string())),
+            Inspection::Stale { holder, liveness } => (
+                "stale",
+                Some(holder),
+                Some(format!("its holder is gone: {liveness:?}").to_lowercase()),
+            ),
+            Inspection::Corrupt { path, node } => {
+                let what =
+                    node.map_or_else(|| "is no record".to_owned(), |node| format!("is {node}"));
+                (
+                    "corrupt",
+                    None,
+                    Some(format!("`{}` {what}", path.display())),
+                )
+            }
+            _ => (
+                "held",
+                None,
+                Some("the lock says something that this version does not know".to_owned()),
+            ),
+        };
+        Ok(Self {
+            session: target.name.clone(),
+            chat_id: target.chat.map(|chat| chat.0),
+            task_id: target.chat.map(crate::store::graph::ChatId::task_id),
+            dir: target.dir.clone(),
+            state,
+            holder: holder.as_ref().map(HolderView::of),
+            reason,
+        })
+    }
+
+    fn to_text(&self, now: Timestamp) -> String {
+        let who = self
+            .holder
+            .as_ref()
+            .map(|holder| format!(" {}", holder.to_text(now)))
+            .unwrap_or_default();
+        match self.state {
+            "held" => format!(
+                "{}: held by{}",
+                self.session,
+                if who.is_empty() {
+                    " somebody".to_owned()
+                } else {
+                    who
+                }
+            ),
+            "stale" => format!("{}: free; its last holder{who} is gone", self.session),
+            "corrupt" => format!(
+                "{}: free; {}",
+                self.session,
+                self.reason.as_deref().unwrap_or_default()
+            ),
+            _ => format!("{}: free", self.session),
+        }
+    }
+}
+
+/// Looks at a lock; a session whose directory is not made yet is free.
+fn look(target: &Target) -> Outcome<Inspection> {
+    if !target.dir.exists() {
+        return Ok(Inspection::Free);
+    }
+    session_lock::inspect(&target.dir).map_err(|error| {
+        Failure::new(
+            ExitCode::System,
+            format!("failed to look at the lock of {}", target.name),
+        )
+        .caused_by(error)
+    })
+}
+
+fn status(cx: &Context<'_>, one: &One) -> Outcome {
+    let workspace = cx.workspace()?;
+    let view = SessionView::of(&Target::find(cx, &workspace, &one.session)?)?;
+    let now = clock::now();
+    cx.report.answer(&view, || view.to_text(now))?;
+    Ok(ExitCode::Ok)
+}
+
+#[derive(Debug, Serialize)]
+struct Sessions {
+    sessions: Vec<SessionView>,
+}
+
+fn list(cx: &Context<'_>) -> Outcome {
+    let workspace = cx.workspace()?;
+    let targets = Target::all(cx, &workspace)?;
+    let views = Sessions {
+        sessions: targets
+            .iter()
+            .map(SessionView::of)
+            .collect::<Outcome<_>>()?,
+    };
+    cx.report.answer(&views, || {
+        if views.sessions.is_empty() {
+            return "No sessions. A chat's first message makes one.".to_owned();
+        }
+        let now = clock::now();
+        let mut table = Table::new(&["SESSION", "LOCK", "HOLDER", "DIRECTORY"]);
+        for view in &views.sessions {
+            let holder = view
+                .holder
+                .as_ref()
+                .map(|holder| holder.to_text(now))
+                .unwrap_or_default();
+            let dir = view
+                .dir
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            table.row(&[view.session.clone(), view.state.to_owned(), holder, dir]);
+        }
+        table.to_text(|_, cell| cell.to_owned())
+    })?;
+    Ok(ExitCode::Ok)
+}
+
+/// What became of a release or a takeover, for `--json`.
+#[derive(Debug, Serialize)]
+struct Handover {
+    session: String,
+    chat_id: Option<u32>,
+    task_id: Option<String>,
+    was_held: bool,
+    /// Who held it.
+    holder: Option<HolderView>,
+    /// Whether it may be taken now.
+    free: bool,
+    /// Who has taken it in the meantime.
+    taken_by: Option<HolderView>,
+    /// Whether the holder had to be signalled.
+    signalled: bool,
+}
+
+impl Handover {
+    fn of(target: &Target, holder: Option<&Holder>) -> Self {
+        Self {
+            session: target.name.clone(),
+            chat_id: target.chat.map(|chat| chat.0),
+            task_id: target.chat.map(crate::store::graph::ChatId::task_id),
+            was_held: holder.is_some(),
+            holder: holder.map(HolderView::of),
+            free: true,
+            taken_by: None,
+            signalled: false,
+        }
+    }
+
+    fn to_text(&self, now: Timestamp) -> String {
+        let name = &self.session;
+        if let Some(by) = &self.taken_by {
+            return format!("{name}: released, and taken by {}", by.to_text(now));
+        }
+        match (&self.holder, self.free) {
+            (None, true) => format!("{name}: nobody holds it"),
+            (None, false) => format!("{name}: still held"),
+            (Some(holder), true) if self.signalled => {
+                format!("{name}: {} was ended; it is free now", holder.to_text(now))
+            }
+            (Some(holder), true) => {
+                format!("{name}: {} has left; it is free now", holder.to_text(now))
+            }
+            (Some(holder), false) => format!("{name}: asked {} to leave", holder.to_text(now)),
+        }
+    }
+}
+
+/// The live holder of a session, named before anything is asked of it.
+fn live_holder(cx: &Context<'_>, target: &Target) -> Outcome<Option<Holder>> {
+    // Whatever else a look may find is not held by anybody who could be asked.
+    let Inspection::Held(held) = look(target)? else {
+        return Ok(None);
+    };
+    if let Some(holder) = &held.holder {
+        let view = HolderView::of(holder);
+        cx.report.note(&format!(
+            "{}: held by {}; {}",
+            target.name,
+            view.to_text(clock::now()),
+            held.reason
+        ));
+    }
+    Ok(held.holder)
+}
+
+/// The service must not take back at once what is released to a person.
+fn let_the_service_hold_off(workspace: &Workspace, target: &Target) -> Outcome<()> {
+    match target.chat {
+        Some(chat) => ops::hold_off(workspace, chat, &Caller::from_env()),
+        None => Ok(()),
+    }
+}
+
+fn release(cx: &Context<'_>, args: &Release) -> Outcome {
+    let workspace = cx.workspace()?;
+    let target = Target::find(cx, &workspace, &args.session)?;
+    let held = look(&target)?.is_held();
+    let holder = live_holder(cx, &target)?;
+    let mut handover = Handover::of(&target, holder.as_ref());
+    handover.was_held = held;
+    if held {
+        let_the_service_hold_off(&workspace, &target)?;
+        session_lock::request_release(&target.dir).map_err(|error| {
+            Failure::new(
+                ExitCode::System,
+                format!("failed to ask for the release of {}", target.name),
+            )
+            .caused_by(error)
+        })?;
+        match session_lock::wait_free(&target.dir, clock::steady() + args.wait) {
+            Ok(Freed::Taken { by }) => {
+                handover.free = false;
+                handover.taken_by = Some(HolderView::of(&by));
+            }
+            // It is free now, in whatever way.
+            Ok(_) => {}
+            Err(WaitError::TimedOut { .. }) => handover.free = false,
+            Err(error) => {
+                return Err(Failure::new(
+                    ExitCode::System,
+                    format!("failed to wait for {}", target.name),
+                )
+                .caused_by(error));
+            }
+        }
+    }
+    let now = clock::now();
+    cx.report.answer(&handover, || handover.to_text(now))?;
+    // Who waits for nothing has not waited in vain.
+    if handover.free || args.wait == Duration::ZERO {
+        return Ok(ExitCode::Ok);
+    }
+    let by = handover
+        .taken_by
+        .as_ref()
+        .or(handover.holder.as_ref())
+        .map(|holder| format!(" by {}", holder.to_text(now)));
+    Err(Failure::new(
+        ExitCode::Held,
+        format!("{} is still held{}", target.name, by.unwrap_or_default()),
+    )
+    .with_cure(format!(
+        "wait longer with --wait, or: wg session takeover {}",
+        target.name
+    )))
+}
+
+fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
+    /// How long a process has after SIGTERM, and the kernel after SIGKILL.
+    const SIGNAL_GRACE: Duration = Duration::from_secs(10);
+    let workspace = cx.workspace()?;
+    let target = Target::find(cx, &workspace, &args.session)?;
+    let holder = live_holder(cx, &target)?;
+    let mut handover = Handover::of(&target, holder.as_ref());
+    if target.dir.exists() {
+        let_the_service_hold_off(&workspace, &target)?;
+        let policy = TakeoverPolicy {
+            request_grace: if args.force {
+                Duration::ZERO
+            } else {
+                args.grace
+            },
+            term_grace: if args.force {
+                Duration::ZERO
+            } else {
+                SIGNAL_GRACE
+            },
+            kill_grace: SIGNAL_GRACE,
+            unproven: if args.allow_unproven {
+                Unproven::Allow
+            } else {
+                Unproven::Refuse
+            },
+        };
+        match session_lock::takeover(&target.dir, &policy) {
+            Ok(TakenOver::Ended { .. }) => handover.signalled = true,
+            Ok(_) => {}
+            Err(error) => return Err(takeover_failure(&target, error)),
+        }
+    }
+    let now = clock::now();
+    cx.report.answer(&handover, || handover.to_text(now))?;
+    Ok(ExitCode::Ok)
+}
+
+fn takeover_failure(target: &Target, error: TakeoverError) -> Failure {
+    let status = format!("wg session status {}", target.name);
+    let (code, cure) = match &error {
+        TakeoverError::Refused {
+            because: RefusedBecause::Unproven,
+            ..
+        } => (
+            ExitCode::Held,
+            "look at the process; if it is the holder: --allow-unproven".to_owned(),
+        ),
+        TakeoverError::Refused { .. }
+        | TakeoverError::Taken { .. }
+        | TakeoverError::StillHeld { .. } => (ExitCode::Held, status),
+        TakeoverError::Signal { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            (ExitCode::NotPermitted, "its user can end it".to_owned())
+        }
+        TakeoverError::Inspect(_)
+        | TakeoverError::Request(_)
+        | TakeoverError::Signal { .. }
+        | _ => (ExitCode::System, status),
+    };
+    Failure::new(code, format!("{} was not taken over", target.name))
+        .caused_by(error)
+        .with_cure(cure)
+}

@@ -1,0 +1,153 @@
+//! Tables that fit 80 columns.
+
+use crate::report::one_line;
+
+/// The width that every table fits.
+pub(super) const WIDTH: usize = 80;
+
+/// Space between two columns.
+const GAP: usize = 2;
+
+/// Rows under headings; the widest column gives way where the line would be too long.
+#[derive(Debug)]
+pub(super) struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Returns an empty table with these headings.
+    #[must_use]
+    pub(super) fn new(headings: &[&'static str]) -> Self {
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row, one cell for each heading.
+    pub(super) fn row(&mut self, cells: &[String]) {
+        debug_assert_eq!(
+            cells.len(),
+            self.headings.len(),
+            "one cell for each heading"
+        );
+        self.rows
+            .push(cells.iter().map(|cell| one_line(cell)).collect());
+    }
+
+    /// Returns the lines; `paint` may colour a cell, given its column and its text, after its width is fixed.
+    #[must_use]
+    pub(super) fn to_text(&self, paint: impl Fn(usize, &str) -> String) -> String {
+        let mut widths: Vec<usize> = self.headings.iter().map(|heading| heading.len()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        // The widest column pays first, so that ids and states stay whole.
+        while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > WIDTH {
+            let Some(widest) = (0..widths.len()).max_by_key(|&column| widths[column]) else {
+                break;
+            };
+            if widths[widest] <= 4 {
+                break;
+            }
+            widths[widest] -= 1;
+        }
+        let mut text = String::new();
+        let headings: Vec<String> = self
+            .headings
+            .iter()
+            .map(|heading| (*heading).to_owned())
+            .collect();
+        push_row(&mut text, &headings, &widths, |_, cell| cell.to_owned());
+        for row in &self.rows {
+            push_row(&mut text, row, &widths, &paint);
+        }
+        text
+    }
+}
+
+fn push_row(
+    text: &mut String,
+    cells: &[String],
+    widths: &[usize],
+    paint: impl Fn(usize, &str) -> String,
+) {
+    let mut line = String::new();
+    let mut owed = 0;
+    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let cell = clip(cell, width);
+        line.push_str(&" ".repeat(owed));
+        owed = width - cell.chars().count() + GAP;
+        if cell.is_empty() {
+            owed += 0;
+        } else {
+            line.push_str(&paint(column, &cell));
+        }
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+/// Returns the text in at most `width` characters, with `…` where something was cut.
+#[must_use]
+pub(super) fn clip(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut clipped: String = text.chars().take(width.saturating_sub(1)).collect();
+    clipped.push('…');
+    clipped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Table, WIDTH, clip};
+
+    #[test]
+    fn a_table_fits_the_width_and_cuts_its_widest_column() {
+        let mut table = Table::new(&["CHAT", "STATE", "TITLE"]);
+        table.row(&[
+            "chat-0".into(),
+            "running".into(),
+            "a title that is much longer than any terminal ".repeat(4),
+        ]);
+        table.row(&[
+            "chat-1000000".into(),
+            "idle".into(),
+            "short\nand two lines".into(),
+        ]);
+        let text = table.to_text(|_, cell| cell.to_owned());
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(
+            text.contains("chat-1000000  idle     short and two lines\n"),
+            "{text}"
+        );
+        assert!(text.contains('…'));
+    }
+
+    #[test]
+    fn colour_does_not_change_where_columns_stand() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row(&["x".into(), "y".into()]);
+        assert_eq!(
+            table.to_text(|column, cell| if column == 0 {
+                format!("<{cell}>")
+            } else {
+                cell.to_owned()
+            }),
+            "A  B\n<x>  y\n"
+        );
+    }
+
+    #[test]
+    fn clip_counts_characters() {
+        assert_eq!(clip("größe", 5), "größe");
+        assert_eq!(clip("größer", 5), "größ…");
+    }
+}

@@ -1,0 +1,125 @@
+//! `wg up`: the front door.
+
+use std::io::BufRead;
+
+use super::args::Up;
+use super::context::Context;
+use super::{attach, conversation, input, workspace};
+use crate::daemon::start::{self, StartOptions};
+use crate::exit_code::ExitCode;
+use crate::failure::Outcome;
+use crate::ipc::protocol::NewChatRequest;
+use crate::names::ChatState;
+use crate::ops::{self, ChatRow};
+use crate::reply::Patience;
+use crate::store::graph::ChatId;
+use crate::store::workspace::{Surroundings, Workspace};
+
+pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
+    // A message that cannot be sent must not leave a service behind.
+    let message = up.message.as_deref().map(input::message).transpose()?;
+    let workspace = find_or_make(cx)?;
+    let started = start::start(&workspace, &StartOptions { max_agents: None })?;
+    if !started.already {
+        cx.report
+            .note(&format!("started the service (pid {})", started.pid));
+    }
+    let chat = choose_or_make(cx, &workspace, up.agent.as_deref())?;
+    let patience = up.timeout.map_or(Patience::Forever, Patience::For);
+    match message {
+        Some(message) => conversation::ask(cx, &workspace, chat, &message, patience),
+        None if input::is_terminal() => attach::run(cx, &workspace, chat),
+        None => answer_lines(cx, &workspace, chat, patience),
+    }
+}
+
+/// One message a line; a failed turn is told and the rest goes on, the last failure is the exit code.
+pub(super) fn answer_lines(
+    cx: &Context<'_>,
+    workspace: &Workspace,
+    chat: ChatId,
+    patience: Patience,
+) -> Outcome {
+    let mut code = ExitCode::Ok;
+    let mut lines = std::io::stdin().lock();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if lines
+            .read_until(b'\n', &mut line)
+            .map_err(input::unreadable)?
+            == 0
+            || cx.report.reader_is_gone()
+        {
+            return Ok(code);
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.trim().is_empty() {
+            continue;
+        }
+        if let Err(failure) = conversation::ask(cx, workspace, chat, text, patience) {
+            code = failure.code;
+            cx.report.failure(&failure);
+        }
+    }
+}
+
+/// The workspace upwards from here, else a new one here; one in the home directory is for the other verbs.
+fn find_or_make(cx: &Context<'_>) -> Outcome<Workspace> {
+    let around = Surroundings {
+        home: None,
+        ..Surroundings::of_this_process()
+    };
+    let missing = match Workspace::discover_from(cx.dir(), &around) {
+        Ok(found) => return Ok(found.workspace),
+        Err(failure) if failure.code == ExitCode::Failed => failure,
+        Err(failure) => return Err(failure),
+    };
+    cx.report.detail(missing.message());
+    match workspace::make(cx) {
+        Ok(made) => {
+            cx.report
+                .note(&format!("made a workspace at {}", made.root().display()));
+            Ok(made)
+        }
+        // Another `wg up` may have been faster.
+        Err(failure) => Workspace::discover_from(cx.dir(), &around)
+            .map(|found| found.workspace)
+            .map_err(|_| failure),
+    }
+}
+
+/// The newest chat that would answer (with the agent asked for), else a new one.
+fn choose_or_make(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) -> Outcome<ChatId> {
+    let rows = ops::list_chats(workspace, false)?;
+    let fits =
+        |row: &&ChatRow| would_answer(row.state) && agent.is_none_or(|agent| row.agent == agent);
+    if let Some(row) = rows.iter().filter(fits).max_by_key(|row| row.chat_id) {
+        return Ok(ChatId(row.chat_id));
+    }
+    let request = NewChatRequest {
+        executor: agent.map(str::to_owned),
+        ..NewChatRequest::default()
+    };
+    let made = ops::create_chat(workspace, request)?;
+    cx.report.note(&format!("made chat-{}", made.chat_id));
+    Ok(ChatId(made.chat_id))
+}
+
+/// Whether a message to a chat in this state is answered without a person's verb.
+fn would_answer(state: ChatState) -> bool {
+    match state {
+        ChatState::Running
+        | ChatState::Adopted
+        | ChatState::Starting
+        | ChatState::Queued
+        | ChatState::Idle
+        | ChatState::Held
+        | ChatState::Backoff
+        | ChatState::Degraded
+        | ChatState::Parked
+        | ChatState::Dormant => true,
+        ChatState::Stopping | ChatState::Stopped | ChatState::Archived | ChatState::Purged => false,
+    }
+}

@@ -1,0 +1,158 @@
+//! What is told about a command line that was not understood: one sentence with the nearest verb or flag.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::report::{Colour, Report, Voice};
+
+/// Prints help, the version, or what was wrong, and returns the exit code.
+pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render();
+            let shown = if wants_colour(args) {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            };
+            // A reader who has seen enough of the help is no failure.
+            drop(std::io::stdout().lock().write_all(shown.as_bytes()));
+            ExitCode::Ok
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            drop(
+                std::io::stderr()
+                    .lock()
+                    .write_all(error.render().to_string().as_bytes()),
+            );
+            ExitCode::Usage
+        }
+        // Every other kind is a command line that was not understood, those that clap will invent included.
+        ErrorKind::InvalidValue | _ => {
+            let colour = if wants_colour(args) {
+                Colour::Auto
+            } else {
+                Colour::Never
+            };
+            Report::new(Voice {
+                json: false,
+                quiet: false,
+                verbose: 0,
+                colour,
+            })
+            .failure(&Failure::new(ExitCode::Usage, cause(error)).with_cure(cure(error)));
+            ExitCode::Usage
+        }
+    }
+}
+
+/// Whether colours are not ruled out; the command line could not be parsed, so it is searched.
+fn wants_colour(args: &[OsString]) -> bool {
+    use std::io::IsTerminal;
+    let never = args.iter().any(|arg| arg == "--color=never")
+        || args
+            .windows(2)
+            .any(|pair| pair[0] == "--color" && pair[1] == "never");
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !never && !no_colour && std::io::stdout().is_terminal()
+}
+
+/// The first paragraph of clap's words, as one sentence.
+fn cause(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let first: Vec<&str> = rendered
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let sentence = first.join(" ");
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    // clap quotes as 'x'; this house quotes as `x`.
+    sentence.replace('\'', "`")
+}
+
+/// The nearest word that would have been right, and where help stands.
+fn cure(error: &clap::Error) -> String {
+    let help = format!("{} --help", command_path(error));
+    let near = [
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+    ]
+    .into_iter()
+    .find_map(|kind| error.get(kind));
+    let nearest = match near {
+        Some(ContextValue::String(one)) => Some(one),
+        // clap puts the most similar one last.
+        Some(ContextValue::Strings(several)) => several.last(),
+        Some(_) | None => None,
+    };
+    match nearest {
+        Some(word) => format!("did you mean {word}? {help}"),
+        None => help,
+    }
+}
+
+/// `wg chat` of the usage line `Usage: wg chat [OPTIONS] …`, so that the help named is the nearest one.
+fn command_path(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let usage = rendered
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Usage: "))
+        .unwrap_or("wg");
+    let words: Vec<&str> = usage
+        .split(' ')
+        .take_while(|word| {
+            word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+        })
+        .collect();
+    if words.is_empty() {
+        "wg".to_owned()
+    } else {
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cause, cure};
+    use crate::cli::args::Cli;
+    use clap::Parser;
+
+    #[track_caller]
+    fn told(args: &[&str], expected_cause: &str, expected_cure: &str) {
+        let error = Cli::try_parse_from(args).expect_err("the command line is wrong");
+        assert_eq!(
+            (cause(&error).as_str(), cure(&error).as_str()),
+            (expected_cause, expected_cure)
+        );
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_sentence_with_the_nearest_word() {
+        told(
+            &["wg", "lst"],
+            "unrecognized subcommand `lst`",
+            "did you mean list? wg --help",
+        );
+        told(
+            &["wg", "service", "strat"],
+            "unrecognized subcommand `strat`",
+            "did you mean start? wg service --help",
+        );
+        told(
+            &["wg", "chat", "stop"],
+            "the following required arguments were not provided: <REF>",
+            "wg chat stop --help",
+        );
+        told(
+            &["wg", "list", "--jsn"],
+            "unexpected argument `--jsn` found",
+            "did you mean --json? wg list --help",
+        );
+    }
+}

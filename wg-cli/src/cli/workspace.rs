@@ -1,0 +1,58 @@
+//! `wg init` and `wg which`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::Init;
+use super::context::Context;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+use crate::store::workspace::Workspace;
+
+#[derive(Debug, Serialize)]
+struct Which {
+    dir: PathBuf,
+    reason: String,
+}
+
+pub(super) fn which(cx: &Context<'_>) -> Outcome {
+    let found = cx.found()?;
+    let which = Which {
+        dir: found.workspace.root().to_owned(),
+        reason: found.reason.to_owned(),
+    };
+    cx.report.answer(&which, || {
+        format!("{}\n  reason: {}", which.dir.display(), which.reason)
+    })?;
+    Ok(ExitCode::Ok)
+}
+
+#[derive(Debug, Serialize)]
+struct Initialized {
+    dir: PathBuf,
+    created: bool,
+}
+
+pub(super) fn init(cx: &Context<'_>, _init: &Init) -> Outcome {
+    let workspace = make(cx)?;
+    let done = Initialized {
+        dir: workspace.root().to_owned(),
+        created: true,
+    };
+    cx.report.answer(&done, || {
+        format!("Initialized WG at {}", done.dir.display())
+    })?;
+    Ok(ExitCode::Ok)
+}
+
+/// Makes the workspace that `--dir` names, else `./.wg`.
+pub(super) fn make(cx: &Context<'_>) -> Outcome<Workspace> {
+    let at = match cx.dir() {
+        Some(dir) => dir.to_owned(),
+        None => std::env::current_dir().map_err(|error| {
+            Failure::new(ExitCode::System, "failed to find the current directory").caused_by(error)
+        })?,
+    };
+    Workspace::init(&at)
+}
