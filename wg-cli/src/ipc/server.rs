@@ -225,6 +225,23 @@ struct Connection {
     last_heard: Instant,
 }
 
+impl Connection {
+    /// Takes bytes in and puts complete lines in the queue. Each byte is looked at once, however long the line grows.
+    fn take(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = (&rest[..at], &rest[at + 1..]);
+            let mut whole = std::mem::take(&mut self.input);
+            whole.extend_from_slice(line);
+            if !whole.iter().all(u8::is_ascii_whitespace) {
+                self.waiting.push_back(whole);
+            }
+            rest = after;
+        }
+        self.input.extend_from_slice(rest);
+    }
+}
+
 struct Board {
     limits: Limits,
     service: Arc<dyn Service>,
@@ -381,14 +398,7 @@ impl Board {
                 }
                 Ok(n) => {
                     connection.last_heard = Instant::now();
-                    connection.input.extend_from_slice(&chunk[..n]);
-                    while let Some(at) = connection.input.iter().position(|b| *b == b'\n') {
-                        let mut line: Vec<u8> = connection.input.drain(..=at).collect();
-                        line.pop();
-                        if !line.iter().all(u8::is_ascii_whitespace) {
-                            connection.waiting.push_back(line);
-                        }
-                    }
+                    connection.take(&chunk[..n]);
                     if connection.input.len() > self.limits.line {
                         let reply = Reply::Err {
                             error: format!(
