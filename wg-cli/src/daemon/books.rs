@@ -11,7 +11,6 @@ use super::host::unit_of;
 use super::{Daemon, QUERY};
 use crate::clock;
 use crate::failure::Failure;
-use crate::names::ChatState;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 
@@ -51,7 +50,7 @@ impl Daemon {
         let Ok(Some(machine)) = self.driver().machine(unit_of(chat), QUERY) else {
             return;
         };
-        let state = self.state_with(chat, machine.state());
+        let state = self.state_with(chat, Some(machine.state()));
         let saved = supervisor::clock::stamp()
             .map_err(|e| e.to_string())
             .and_then(|stamp| {
@@ -117,10 +116,5 @@ impl Daemon {
             log::warn!("{chat}: the saved budgets cannot be read and start afresh: {e}");
             fresh()
         })
-    }
-
-    fn state_with(&self, chat: ChatId, machine: &supervisor::State) -> ChatState {
-        let wish = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
-        crate::chat::state(wish.unwrap_or(crate::chat::Wish::Archived), Some(machine))
     }
 }

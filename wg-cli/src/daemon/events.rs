@@ -79,6 +79,13 @@ impl Events {
         }
     }
 
+    /// Sends a line to one connection.
+    pub(super) fn push_to(&self, connection: ConnectionId, bytes: Arc<[u8]>) {
+        if let Some(poster) = self.poster.get() {
+            poster.push(connection, bytes);
+        }
+    }
+
     /// The last verdict on a handler of this chat, from the events of earlier daemons.
     pub(super) fn last_verdict(&self, chat: ChatId) -> Option<LastVerdict> {
         last_verdict(&self.log, chat)

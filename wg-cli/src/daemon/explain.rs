@@ -85,19 +85,12 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
 
 /// A line of the list, for a chat that the daemon knows.
 pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Option<ChatRow> {
-    let (task, wish, consumers) = {
+    let (task, consumers) = {
         let chats = daemon.chats.lock();
         let entry = chats.get(&chat)?;
-        (
-            entry.task.clone(),
-            entry.core.wish(),
-            entry.core.consumers(),
-        )
+        (entry.task.clone(), entry.core.consumers())
     };
-    let idle = State::Idle {
-        since: supervisor::clock::now(),
-    };
-    let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
+    let state = daemon.state_with(chat, machine);
     let pid = machine.and_then(State::process).map(|(pid, _)| pid);
     Some(ChatRow {
         chat_id: chat.0,

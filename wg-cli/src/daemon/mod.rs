@@ -26,6 +26,7 @@ mod requests;
 mod run;
 pub mod start;
 pub mod stop;
+mod turns;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ use crate::why::LastVerdict;
 use events::Events;
 use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
+use turns::Turns;
 
 /// How long a question to the driver may take before it counts as stuck.
 const QUERY: Duration = Duration::from_secs(10);
@@ -102,6 +104,7 @@ pub(crate) struct Daemon {
     driver: OnceLock<Handle>,
     watch: OnceLock<InboxWatch>,
     queue: CommandQueue,
+    turns: Turns,
     events: Events,
     control: Sender<Control>,
     paused: AtomicBool,
@@ -408,11 +411,6 @@ impl Daemon {
         });
         if finished {
             self.driver().progress(unit_of(chat));
-            self.event(
-                EventKind::TurnFinished,
-                Some(chat),
-                &format!("answered with reply {last}"),
-            );
         }
         self.inbox_changed(chat);
     }

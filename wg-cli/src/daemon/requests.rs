@@ -19,7 +19,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::protocol::{OneChat, PROTOCOL_VERSION, Reply, Request};
 use crate::ipc::server::{Answer, ConnectionId, Service};
-use crate::names::EventKind;
+use crate::names::{ChatState, EventKind};
 use crate::ops::{ChatChange, PurgeOptions, SendOptions, ServiceStatus};
 use crate::store::config::Config;
 use crate::store::files::Durability;
@@ -75,6 +75,37 @@ impl Service for Requests {
                 daemon.events.subscribe(from, chat_id.map(ChatId));
                 answer.send(&Reply::of(json!({ "subscribed": true })));
             }
+            Request::TurnBegin {
+                chat_id,
+                message_id,
+            } => {
+                let queued = daemon.turn_begin(from, ChatId(chat_id), message_id);
+                answer.send(&reply(
+                    queued.map(|ahead| json!({ "queued": true, "ahead": ahead })),
+                ));
+            }
+            Request::TurnResume {
+                chat_id,
+                message_id,
+                ..
+            } => {
+                let resumed = daemon.turn_resume(from, ChatId(chat_id), message_id);
+                answer.send(&reply(resumed.map(|()| json!({ "resumed": true }))));
+            }
+            Request::TurnProgress {
+                chat_id,
+                message_id,
+            } => {
+                daemon.turn_progress(from, ChatId(chat_id), message_id);
+                answer.send(&Reply::of(json!({})));
+            }
+            Request::TurnEnd {
+                chat_id,
+                message_id,
+            } => {
+                daemon.turn_end(from, ChatId(chat_id), message_id);
+                answer.send(&Reply::of(json!({})));
+            }
             Request::Shutdown {
                 force,
                 keep_handlers,
@@ -111,6 +142,9 @@ impl Service for Requests {
 
     fn closed(&self, connection: ConnectionId) {
         self.daemon.events.unsubscribe(connection);
+        for chat in self.daemon.turns.closed(connection) {
+            log::debug!("{chat}: the turn of a handler that is gone was given back");
+        }
         let chats = self
             .consumers
             .lock()
@@ -131,6 +165,7 @@ impl Service for Requests {
     fn is_pinned(&self, connection: ConnectionId) -> bool {
         self.consumers.lock().contains_key(&connection)
             || self.daemon.events.is_subscribed(connection)
+            || self.daemon.turns.is_handler(connection)
     }
 }
 
@@ -263,7 +298,13 @@ impl Daemon {
                 answer.send(&Reply::of(json!({ "paused": false })));
             }
             // Handled where the connection is known.
-            Request::Attach { .. } | Request::Subscribe { .. } | Request::Shutdown { .. } => {
+            Request::Attach { .. }
+            | Request::Subscribe { .. }
+            | Request::Shutdown { .. }
+            | Request::TurnBegin { .. }
+            | Request::TurnProgress { .. }
+            | Request::TurnEnd { .. }
+            | Request::TurnResume { .. } => {
                 drop(answer);
             }
         }
@@ -543,18 +584,31 @@ impl Daemon {
     }
 
     /// What the chat is doing, in one word.
-    pub(super) fn chat_state(&self, chat: ChatId) -> crate::names::ChatState {
+    pub(super) fn chat_state(&self, chat: ChatId) -> ChatState {
+        self.state_with(chat, self.machine_state(chat).as_ref())
+    }
+
+    /// What the chat is doing, where its machine stands here. A chat that was never needed has no machine yet, and is as idle
+    /// as one that has.
+    pub(super) fn state_with(
+        &self,
+        chat: ChatId,
+        machine: Option<&supervisor::State>,
+    ) -> ChatState {
         let wish = self
             .chats
             .lock()
             .get(&chat)
             .map_or(Wish::Archived, |entry| entry.core.wish());
-        let machine = self.machine_state(chat);
-        // A chat that was never needed has no machine yet, and is as idle as one that has.
         let idle = supervisor::State::Idle {
             since: supervisor::clock::now(),
         };
-        crate::chat::state(wish, Some(machine.as_ref().unwrap_or(&idle)))
+        let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
+        if matches!(state, ChatState::Running | ChatState::Adopted) && self.turns.is_waiting(chat) {
+            ChatState::Queued
+        } else {
+            state
+        }
     }
 }
 

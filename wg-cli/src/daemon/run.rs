@@ -199,6 +199,7 @@ impl Daemon {
         let queue = CommandQueue::start(QueueConfig::recommended()).map_err(|e| {
             Failure::new(ExitCode::System, "failed to start the lanes").caused_by(e)
         })?;
+        super::turns::configure(&queue, &config);
         let daemon = Arc::new(Self {
             workspace: workspace.clone(),
             config: RwLock::new(Arc::new(config)),
@@ -206,6 +207,7 @@ impl Daemon {
             driver: std::sync::OnceLock::new(),
             watch: std::sync::OnceLock::new(),
             queue,
+            turns: super::turns::Turns::default(),
             events: Events::new(events),
             control,
             paused: false.into(),
@@ -218,6 +220,7 @@ impl Daemon {
             Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)
         })?;
         drop(daemon.driver.set(handle));
+        daemon.report_lanes();
         Ok((daemon, controls))
     }
 

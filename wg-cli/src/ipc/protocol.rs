@@ -120,6 +120,37 @@ pub enum Request {
         #[serde(default, alias = "coordinator_id")]
         chat_id: Option<u32>,
     },
+    /// A handler wants to begin a turn. The reply says how many are ahead; a line with `"event":"turn_granted"` follows.
+    TurnBegin {
+        /// The chat.
+        chat_id: u32,
+        /// The message of the inbox that is to be answered.
+        message_id: u64,
+    },
+    /// The agent of a turn showed a sign of life.
+    TurnProgress {
+        /// The chat.
+        chat_id: u32,
+        /// The message.
+        message_id: u64,
+    },
+    /// A turn is over.
+    TurnEnd {
+        /// The chat.
+        chat_id: u32,
+        /// The message.
+        message_id: u64,
+    },
+    /// A turn was running before this daemon; it keeps its slot.
+    TurnResume {
+        /// The chat.
+        chat_id: u32,
+        /// The message.
+        message_id: u64,
+        /// Since when, RFC 3339.
+        #[serde(default)]
+        started_at: Option<String>,
+    },
     /// A chat's handler was asked to leave for a person: hold off, so that the person gets the lock.
     ReleaseChat(OneChat),
     /// Reads the configuration again; a bad file leaves the old one in force.
