@@ -5,11 +5,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::fields::Fields;
 use super::files;
 use super::graph::ChatId;
 use super::{StoreError, Workspace, json};
 use crate::clock::Timestamp;
 use crate::names::{ChatState, StartReason};
+
+/// The version of the format that is written.
+pub const VERSION: u32 = 1;
 
 /// The name of our object in the file.
 const KEY: &str = "wg_supervisor";
@@ -17,6 +21,9 @@ const KEY: &str = "wg_supervisor";
 /// What is kept of a chat over restarts of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatRecord {
+    /// The version of the format that was read; 0 for an empty record.
+    #[serde(default)]
+    pub version: u32,
     /// The last known state.
     #[serde(
         default,
@@ -117,10 +124,8 @@ impl ChatRecord {
         change: impl FnOnce(&mut Self),
     ) -> Result<Self, StoreError> {
         let path = workspace.chat_state_path(chat);
-        if let Some(parent) = path.parent()
-            && !parent.is_dir()
-        {
-            std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        if let Some(parent) = path.parent() {
+            files::create_directories(parent)?;
         }
         files::locked(&files::with_suffix(&path, ".lock"), || {
             let (mut file, before) = match read(workspace, chat) {
@@ -132,16 +137,16 @@ impl ChatRecord {
                         path.display(),
                         aside.display()
                     );
-                    (Map::new(), Self::default())
+                    (Fields::default(), Self::default())
                 }
                 Err(error) => return Err(error),
             };
             let mut record = before.clone();
             change(&mut record);
-            if record != before || !file.contains_key(KEY) {
-                record.extra.insert("version".to_owned(), Value::from(1));
-                let value = json::value(&record);
-                file.insert(KEY.to_owned(), value);
+            if record != before || file.raw(KEY).is_none() {
+                // A later version keeps its number: its fields are still there.
+                record.version = record.version.max(VERSION);
+                file.set(KEY, &record);
                 files::replace_atomically(&path, &json::pretty(&file))?;
             }
             Ok(record)
@@ -150,22 +155,19 @@ impl ChatRecord {
 }
 
 /// Reads the file and our object in it.
-fn read(
-    workspace: &Workspace,
-    chat: ChatId,
-) -> Result<(Map<String, Value>, ChatRecord), StoreError> {
+fn read(workspace: &Workspace, chat: ChatId) -> Result<(Fields, ChatRecord), StoreError> {
     let path = workspace.chat_state_path(chat);
     let Some(bytes) = files::read(&path)? else {
-        return Ok((Map::new(), ChatRecord::default()));
+        return Ok((Fields::default(), ChatRecord::default()));
     };
     let corrupt = |error: serde_json::Error| StoreError::Corrupt {
         path: path.clone(),
         line: error.line(),
         reason: error.to_string(),
     };
-    let file: Map<String, Value> = serde_json::from_slice(&bytes).map_err(corrupt)?;
-    let record = match file.get(KEY) {
-        Some(ours) => serde_json::from_value(ours.clone()).map_err(corrupt)?,
+    let file: Fields = serde_json::from_slice(&bytes).map_err(corrupt)?;
+    let record = match file.raw(KEY) {
+        Some(ours) => serde_json::from_str(ours.get()).map_err(corrupt)?,
         None => ChatRecord::default(),
     };
     Ok((file, record))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::files::{self, Durability};
+use super::message_log::last_id;
 use super::messages::Side;
 
 /// Whose place in which file.
@@ -28,11 +29,15 @@ impl Cursor {
 
     /// Returns the side file under whose lock it moves: that of the messages it counts.
     fn lock_path(self, dir: &Path) -> PathBuf {
-        let side = match self {
+        files::with_suffix(&self.side().path(dir), ".lock")
+    }
+
+    /// Returns which messages it counts.
+    const fn side(self) -> Side {
+        match self {
             Self::Consumer => Side::Outbox,
             Self::Nex | Self::Coordinator => Side::Inbox,
-        };
-        files::with_suffix(&side.path(dir), ".lock")
+        }
     }
 }
 
@@ -57,7 +62,7 @@ pub fn read_cursor(dir: &Path, cursor: Cursor) -> Result<u64, StoreError> {
     Ok(parsed.unwrap_or(0))
 }
 
-/// Moves a cursor on to `id`; it never moves back.
+/// Moves a cursor on to `id`. It never moves back, unless it is beyond the last message: then it was that of another file.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -77,7 +82,8 @@ pub fn advance_handler_cursors(dir: &Path, id: u64) -> Result<(), StoreError> {
 }
 
 fn advance(dir: &Path, cursor: Cursor, id: u64) -> Result<(), StoreError> {
-    if read_cursor(dir, cursor)? >= id {
+    let there = read_cursor(dir, cursor)?;
+    if there >= id && (there == id || there <= last_id(dir, cursor.side())?) {
         return Ok(());
     }
     let text = match cursor {

@@ -186,6 +186,56 @@ pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), 
     }
 }
 
+/// Writes a new file in one step: of several that try at once one wins, and nobody sees half of it.
+///
+/// # Errors
+/// [`StoreError::AlreadyExists`] if anything is in the place; [`StoreError::Io`] for what the system says.
+pub fn create_exclusively(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let (temporary, mut file) = create_temporary(path)?;
+    let linked = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&temporary, path));
+    // Linked or not, the first name has had its use.
+    drop(fs::remove_file(&temporary));
+    match linked {
+        Ok(()) => sync_directory_of(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(StoreError::AlreadyExists {
+                what: format!("`{}`", path.display()),
+            })
+        }
+        Err(source) => Err(StoreError::Io {
+            doing: "create",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Makes a directory and those above it, so that they survive a power cut. One that is there is no error.
+///
+/// # Errors
+/// [`StoreError::Io`] for what the system says.
+pub fn create_directories(dir: &Path) -> Result<(), StoreError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_directories(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Ok(()) => sync_directory_of(dir),
+        // Somebody else was faster.
+        Err(_) if dir.is_dir() => Ok(()),
+        Err(source) => Err(StoreError::Io {
+            doing: "create",
+            path: dir.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Creates the file that will be renamed over `path`.
 fn create_temporary(path: &Path) -> Result<(PathBuf, File), StoreError> {
     loop {
@@ -369,4 +419,28 @@ pub fn rotate(path: &Path, keep: u32) -> Result<(), StoreError> {
         settle(fs::rename(&from, numbered(number + 1)), &from)?;
     }
     Ok(())
+}
+
+/// Returns the names in a directory that are texts; none if it is not there.
+///
+/// # Errors
+/// [`StoreError::Io`] for what the system says.
+pub fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if absent(&error) => return Ok(Vec::new()),
+        Err(source) => {
+            return Err(StoreError::Io {
+                doing: "list",
+                path: dir.to_owned(),
+                source,
+            });
+        }
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(StoreError::io("list", dir))?.file_name();
+        names.extend(name.into_string().ok());
+    }
+    Ok(names)
 }

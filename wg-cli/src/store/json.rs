@@ -30,7 +30,7 @@ pub(super) fn value(record: &impl Serialize) -> Value {
 }
 
 /// Returns a value's text.
-pub(super) fn raw(value: &Value) -> Box<RawValue> {
+pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect(SURE)
 }
 

@@ -4,18 +4,22 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::fields::Fields;
 use super::files;
 use super::graph::ChatId;
 use super::{StoreError, Workspace};
 use crate::clock;
 
+/// The field that holds the sessions.
+const SESSIONS: &str = "sessions";
+
 /// The registry as it was read; fields that we do not know are kept.
 #[derive(Debug, Clone)]
 pub struct Registry {
     path: PathBuf,
-    content: Map<String, Value>,
+    content: Fields,
 }
 
 /// A session of the registry.
@@ -39,35 +43,34 @@ impl Registry {
         let Some(bytes) = files::read(&path)? else {
             return Ok(None);
         };
-        match serde_json::from_slice(&bytes) {
-            Ok(content) => Ok(Some(Self { path, content })),
-            Err(error) => Err(StoreError::Corrupt {
-                path,
-                line: error.line(),
-                reason: error.to_string(),
-            }),
+        let corrupt = |line, reason| StoreError::Corrupt {
+            path: path.clone(),
+            line,
+            reason,
+        };
+        let content: Fields = serde_json::from_slice(&bytes)
+            .map_err(|error| corrupt(error.line(), error.to_string()))?;
+        if content.raw(SESSIONS).is_some() && content.inner(SESSIONS).is_none() {
+            return Err(corrupt(0, format!("`{SESSIONS}` is no object")));
         }
+        Ok(Some(Self { path, content }))
     }
 
     /// Returns the sessions whose directory names are ones: nothing in this file leads out of the chat directory.
     pub fn sessions(&self) -> impl Iterator<Item = Session> {
-        let sessions = self.content.get("sessions").and_then(Value::as_object);
-        sessions
+        let entries = self.entries().to_map();
+        entries
             .into_iter()
-            .flatten()
             .filter(|(uuid, _)| is_uuid(uuid))
             .map(|(uuid, entry)| Session {
-                uuid: uuid.clone(),
-                aliases: entry
-                    .get("aliases")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned)
-                    .collect(),
+                uuid,
+                aliases: aliases_in(&entry),
                 archived: entry.get("archived_at").is_some_and(|at| !at.is_null()),
             })
+    }
+
+    fn entries(&self) -> Fields {
+        self.content.inner(SESSIONS).unwrap_or_default()
     }
 
     /// Returns the session of a chat.
@@ -82,14 +85,30 @@ impl Registry {
 
     /// Adds a session for a chat that has none.
     pub fn add(&mut self, uuid: &str, chat: ChatId) {
-        let entry = json!({ "kind": "coordinator", "created": clock::now(), "aliases": aliases_of(chat), "label": format!("chat {}", chat.0) });
-        let sessions = self
-            .content
-            .entry("sessions")
-            .or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(sessions) = sessions {
-            sessions.insert(uuid.to_owned(), entry);
+        let label = format!("chat {}", chat.0);
+        let entry = json!({
+            "kind": "coordinator",
+            "created": clock::now(),
+            "aliases": aliases_of(chat),
+            "label": label,
+        });
+        let mut entries = self.entries();
+        entries.set(uuid, &entry);
+        self.content.set_inner(SESSIONS, &entries);
+    }
+
+    /// Takes the mark of an archived session away. Returns whether it bore one.
+    pub fn unmark_archived(&mut self, uuid: &str) -> bool {
+        let mut entries = self.entries();
+        let Some(mut entry) = entries.inner(uuid) else {
+            return false;
+        };
+        let changed = entry.remove("archived_at");
+        if changed {
+            entries.set_inner(uuid, &entry);
+            self.content.set_inner(SESSIONS, &entries);
         }
+        changed
     }
 
     /// Writes the registry. Only under [`Registry::lock_path`]'s lock.
@@ -105,6 +124,17 @@ impl Registry {
     pub fn lock_path(workspace: &Workspace) -> PathBuf {
         files::with_suffix(&workspace.registry_path(), ".lock")
     }
+}
+
+/// The names of a session's entry.
+fn aliases_in(entry: &Value) -> Vec<String> {
+    let names = entry.get("aliases").and_then(Value::as_array);
+    names
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The names that the earlier tool gives a chat's session.

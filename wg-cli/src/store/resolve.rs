@@ -1,7 +1,6 @@
 //! The one resolver: which chat a text means, and where a chat's session is.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::graph::{ChatId, Graph};
 use super::registry::{self, Registry};
@@ -59,25 +58,47 @@ pub fn chat(workspace: &Workspace, graph: &Graph, reference: &str) -> Result<Cha
 /// # Errors
 /// [`ExitCode::Usage`].
 pub fn check_reference(reference: &str) -> Result<(), Failure> {
-    let refuse = |why: &str| {
-        Err(Failure::new(
+    match fault(reference) {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(
             ExitCode::Usage,
             format!("{} is no chat: {why}", quoted(reference)),
         )
-        .with_cure("a chat is meant by its number, its name or its session's uuid; wg chat list"))
+        .with_cure("a chat is meant by its number, its name or its session's uuid; wg chat list")),
+    }
+}
+
+/// Refuses a name for a new chat under which nobody could refer to it.
+///
+/// # Errors
+/// [`ExitCode::Usage`].
+pub fn check_name(name: &str) -> Result<(), Failure> {
+    let why = match fault(name) {
+        Some(why) => why,
+        None if ChatId::from_any_form(name).is_some() => "it is the number of a chat",
+        None if name.trim() != name => "it begins or ends with a space",
+        None => return Ok(()),
     };
+    Err(Failure::new(
+        ExitCode::Usage,
+        format!("{} cannot be a chat's name: {why}", quoted(name)),
+    ))
+}
+
+/// Says why a text can mean nothing here.
+fn fault(reference: &str) -> Option<&'static str> {
     if reference.is_empty() {
-        refuse("it is empty")
+        Some("it is empty")
     } else if reference.len() > LONGEST_REFERENCE {
-        refuse(&format!("it is longer than {LONGEST_REFERENCE} bytes"))
+        Some("it is longer than 255 bytes")
     } else if reference.contains(['/', '\\']) {
-        refuse("it contains a path separator")
+        Some("it contains a path separator")
     } else if reference.contains("..") {
-        refuse("it contains `..`")
+        Some("it contains `..`")
     } else if reference.chars().any(char::is_control) {
-        refuse("it contains a control character")
+        Some("it contains a control character")
     } else {
-        Ok(())
+        None
     }
 }
 
@@ -206,7 +227,7 @@ pub fn session_dir(workspace: &Workspace, chat: ChatId, make: Make) -> Result<Pa
             Ok(dir)
         }
         (Place::Unregistered, Make::No) => Ok(workspace.chat_root().join(chat.task_id())),
-        (Place::Would(dir), Make::Yes) => make_dir(&dir).map(|()| dir),
+        (Place::Would(dir), Make::Yes) => files::create_directories(&dir).map(|()| dir),
         (Place::Unregistered, Make::Yes) => register(workspace, chat),
     }
 }
@@ -263,19 +284,56 @@ fn register(workspace: &Workspace, chat: ChatId) -> Result<PathBuf, StoreError> 
                 let uuid = registry::new_uuid()?;
                 let dir = workspace.chat_root().join(&uuid);
                 // The directory first: a name without a directory is what splits histories.
-                make_dir(&dir)?;
+                files::create_directories(&dir)?;
                 registry.add(&uuid, chat);
                 registry.save()?;
                 dir
             }
         };
-        make_dir(&dir)?;
+        files::create_directories(&dir)?;
         Ok(dir)
     })
 }
 
-fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))
+/// Brings a session that the earlier tool moved to `chat/.archive` back to its place, and tells the registry. Returns whether it did.
+///
+/// Without this that tool would begin a second history for a chat that was restored. A directory that is in the place already is the
+/// one in use; then both stay where they are.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unarchive_session(workspace: &Workspace, chat: ChatId) -> Result<bool, StoreError> {
+    if Registry::load(workspace)?.is_none() {
+        return Ok(false);
+    }
+    files::locked(&Registry::lock_path(workspace), || {
+        let Some(mut registry) = Registry::load(workspace)? else {
+            return Ok(false);
+        };
+        let Some(session) = registry.session_of(chat) else {
+            return Ok(false);
+        };
+        let root = workspace.chat_root();
+        let (from, to) = (
+            root.join(".archive").join(&session.uuid),
+            root.join(&session.uuid),
+        );
+        if from.is_dir() && to.symlink_metadata().is_ok() {
+            log::warn!(
+                "`{}` stays: `{}` is in its place",
+                from.display(),
+                to.display()
+            );
+        } else if from.is_dir() {
+            std::fs::rename(&from, &to).map_err(StoreError::io("move back", &from))?;
+            files::sync_directory_of(&to)?;
+        }
+        let changed = registry.unmark_archived(&session.uuid);
+        if changed {
+            registry.save()?;
+        }
+        Ok(changed)
+    })
 }
 
 /// Returns every chat number that a session, an archived one, the registry, a history or a state file bears.
@@ -287,18 +345,18 @@ pub fn used_ids(workspace: &Workspace) -> Result<Vec<ChatId>, StoreError> {
     let chat_root = workspace.chat_root();
     for dir in [&chat_root, &chat_root.join(".archive")] {
         used.extend(
-            names_in(dir)?
+            files::names_in(dir)?
                 .iter()
                 .filter_map(|name| ChatId::from_any_form(name)),
         );
     }
-    let histories = names_in(workspace.root())?;
+    let histories = files::names_in(workspace.root())?;
     used.extend(histories.iter().filter_map(|name| {
         name.strip_prefix("chat-history-")?
             .strip_suffix(".jsonl")
             .and_then(ChatId::from_digits)
     }));
-    let states = names_in(&workspace.service_dir())?;
+    let states = files::names_in(&workspace.service_dir())?;
     // File 0 may be the dispatcher's own; it says nothing about chats.
     used.extend(states.iter().filter_map(|name| {
         name.strip_prefix("coordinator-state-")?
@@ -315,25 +373,4 @@ pub fn used_ids(workspace: &Workspace) -> Result<Vec<ChatId>, StoreError> {
         );
     }
     Ok(used)
-}
-
-/// Returns the names in a directory that are texts; none if it is not there.
-fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if files::absent(&error) => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(StoreError::Io {
-                doing: "list",
-                path: dir.to_owned(),
-                source,
-            });
-        }
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(StoreError::io("list", dir))?.file_name();
-        names.extend(name.into_string().ok());
-    }
-    Ok(names)
 }

@@ -2,46 +2,11 @@
 //!
 //! Fields that nobody touches keep their very bytes: a value is only read when it is asked for and only written when it is set.
 
-use std::fmt;
-
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::fields::Fields;
+use super::json;
 use crate::clock::Timestamp;
-
-/// A JSON object whose values are still text, in the order of the line.
-#[derive(Debug, Clone, Default)]
-struct Fields(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-impl Serialize for Fields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
 
 /// A task of the graph.
 #[derive(Debug, Clone)]
@@ -96,7 +61,7 @@ impl Task {
 
     /// Returns the line for this task.
     pub(super) fn to_line(&self) -> Vec<u8> {
-        super::json::line(&self.fields)
+        json::line(&self.fields)
     }
 
     /// Whether the task is not as its line says.
@@ -113,14 +78,7 @@ impl Task {
     /// Returns a field's value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Value> {
-        // The last of two fields of one name counts, as in other readers of JSON.
-        let (_, raw) = self
-            .fields
-            .0
-            .iter()
-            .rev()
-            .find(|(field, _)| field == name)?;
-        serde_json::from_str(raw.get()).ok()
+        self.fields.get(name)
     }
 
     /// Returns a field's value if it is a text.
@@ -153,33 +111,17 @@ impl Task {
 
     /// Sets a field, in its place if it is there, else at the end.
     pub fn set(&mut self, name: &str, value: Value) {
-        if self.get(name).as_ref() == Some(&value) {
-            return;
-        }
-        let raw = super::json::raw(&value);
-        self.changed = true;
+        self.changed |= self.fields.set(name, &value);
         if name == "id"
             && let Value::String(id) = value
         {
             self.id = id;
         }
-        match self
-            .fields
-            .0
-            .iter_mut()
-            .rev()
-            .find(|(field, _)| field == name)
-        {
-            Some((_, there)) => *there = raw,
-            None => self.fields.0.push((name.to_owned(), raw)),
-        }
     }
 
     /// Removes a field.
     pub fn remove(&mut self, name: &str) {
-        let before = self.fields.0.len();
-        self.fields.0.retain(|(field, _)| field != name);
-        self.changed |= self.fields.0.len() != before;
+        self.changed |= self.fields.remove(name);
     }
 
     /// Returns the title, empty if there is none.
@@ -233,10 +175,6 @@ impl Task {
     /// Returns the whole task.
     #[must_use]
     pub fn to_json(&self) -> Map<String, Value> {
-        self.fields
-            .0
-            .iter()
-            .filter_map(|(name, raw)| Some((name.clone(), serde_json::from_str(raw.get()).ok()?)))
-            .collect()
+        self.fields.to_map()
     }
 }

@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -16,6 +15,12 @@ use crate::failure::Failure;
 
 /// The names that a workspace may have, the present one first.
 pub const NAMES: [&str; 2] = [".wg", ".workgraph"];
+
+/// The name of the graph in a workspace.
+const GRAPH: &str = "graph.jsonl";
+
+/// The name of the settings in a workspace.
+const CONFIG: &str = "config.toml";
 
 /// The longest path that fits a Unix socket's address with its closing zero (`sun_path` has 108 bytes on Linux).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -150,7 +155,7 @@ impl Workspace {
 
     /// Makes a workspace: `at` itself if it is named like one, else `at/.wg`.
     ///
-    /// It is built beside its place and renamed there, so that nobody ever sees half of one and of two that start at once one wins.
+    /// The graph is made last and only where there is none: of two that start at once one wins, and the other one finds its workspace.
     ///
     /// # Errors
     /// [`ExitCode::Failed`] if there is one already, [`ExitCode::System`] or [`ExitCode::NotPermitted`] for what the system says.
@@ -164,26 +169,31 @@ impl Workspace {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        if let Some(there) = NAMES
-            .iter()
-            .map(|name| parent.join(name))
-            .find(|dir| dir.join("graph.jsonl").exists())
-        {
-            let shown = fs::canonicalize(&there).unwrap_or(there);
-            return Err(Failure::new(
+        let already = |there: &Path| {
+            let shown = fs::canonicalize(there).unwrap_or_else(|_| there.to_owned());
+            Failure::new(
                 ExitCode::Failed,
                 format!("WG already initialized at {}", shown.display()),
             )
-            .with_cure("wg up"));
+            .with_cure("wg up")
+        };
+        let is_one = |dir: &PathBuf| dir.join(GRAPH).exists();
+        if let Some(there) = NAMES.iter().map(|name| parent.join(name)).find(is_one) {
+            return Err(already(&there));
         }
-        fs::create_dir_all(&parent).map_err(StoreError::io("create", &parent))?;
-        if fs::create_dir(&target).is_ok() || target.is_dir() {
-            fill(&target)?;
-        } else {
-            return Err(Failure::new(
-                ExitCode::Failed,
-                format!("`{}` is in the way", target.display()),
-            ));
+        files::create_directories(&target)?;
+        for (name, content) in [
+            (".gitignore", GITIGNORE),
+            (CONFIG, FIRST_CONFIG),
+            (GRAPH, ""),
+        ] {
+            match files::create_exclusively(&target.join(name), content.as_bytes()) {
+                Err(StoreError::AlreadyExists { .. }) if name == GRAPH => {
+                    return Err(already(&target));
+                }
+                Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Self::open(&target)
     }
@@ -205,7 +215,7 @@ impl Workspace {
     /// Returns where the graph is.
     #[must_use]
     pub fn graph_path(&self) -> PathBuf {
-        self.root.join("graph.jsonl")
+        self.root.join(GRAPH)
     }
 
     /// Returns the side file under whose lock the graph is changed.
@@ -217,7 +227,7 @@ impl Workspace {
     /// Returns where the settings are.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
-        self.root.join("config.toml")
+        self.root.join(CONFIG)
     }
 
     /// Returns the directory of all sessions.
@@ -347,7 +357,7 @@ fn is_named_like_one(dir: &Path) -> bool {
 
 /// Returns the workspace that a given directory means: itself, or the one inside a project directory.
 fn named(dir: &Path) -> PathBuf {
-    if is_named_like_one(dir) || dir.join("graph.jsonl").exists() {
+    if is_named_like_one(dir) || dir.join(GRAPH).exists() {
         return dir.to_owned();
     }
     NAMES
@@ -374,24 +384,9 @@ fn no_workspace(dir: &Path, error: io::Error) -> Failure {
     }
 }
 
-/// Writes the first files of a workspace.
-fn fill(dir: &Path) -> Result<(), Failure> {
-    for (name, content) in [
-        (".gitignore", GITIGNORE),
-        ("config.toml", CONFIG),
-        ("graph.jsonl", ""),
-    ] {
-        let path = dir.join(name);
-        if !path.exists() {
-            files::replace_atomically(&path, content.as_bytes())?;
-        }
-    }
-    Ok(())
-}
-
 const GITIGNORE: &str =
     "service/\nchat/\nagents/\ngraph.lock\n*.lock\n*.corrupt*\n*.secret\n*.credentials\n";
-const CONFIG: &str = "# Settings of this workspace. Everything has a default; `wg doctor` checks what is written here.\n";
+const FIRST_CONFIG: &str = "# Settings of this workspace. Everything has a default; `wg doctor` checks what is written here.\n";
 
 /// Whether a directory is ours, a real one, and closed to everybody else.
 fn is_private_dir(dir: &Path) -> bool {
@@ -445,10 +440,4 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// Whether a path is short enough for a Unix socket's address.
-#[must_use]
-pub fn fits_a_socket_address(path: &Path) -> bool {
-    path.as_os_str().as_bytes().len() <= LONGEST_SOCKET_PATH
 }

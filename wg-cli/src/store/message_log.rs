@@ -1,0 +1,286 @@
+//! Appending to the messages of a session and reading them, in time that does not depend on how long the history is.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::cursor::{Cursor, read_cursor};
+use super::files::Durability;
+use super::jsonl::{Appender, LinesBackwards};
+use super::messages::{Message, NewMessage, Side, user};
+use super::{StoreError, files, registry, rotation};
+use crate::clock;
+
+/// Cursors beyond this are damage, not places: ids stay exact in every reader of JSON.
+const HIGHEST_PLACE: u64 = 1 << 53;
+
+/// Only the id of a line.
+#[derive(Deserialize)]
+struct IdOnly {
+    id: u64,
+}
+
+/// Returns the id of a line, if it has one.
+pub(super) fn id_of(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<IdOnly>(line)
+        .ok()
+        .map(|record| record.id)
+}
+
+/// Appends a message and returns its id. With [`Durability::Sync`] it is on disk then.
+///
+/// Several processes may append at once: ids are dense and rising. A torn last line is moved aside first.
+///
+/// # Errors
+/// [`StoreError`]; nothing was appended then.
+pub fn append(
+    dir: &Path,
+    side: Side,
+    message: NewMessage,
+    durability: Durability,
+) -> Result<u64, StoreError> {
+    let path = side.path(dir);
+    let mut file = Appender::open(&path, |line| Message::parse(line, side).is_some())?;
+    let in_file = last_in(file.lines_backwards()).map_err(StoreError::io("read", &path))?;
+    let last = match in_file {
+        Some(id) => id,
+        None => rotation::last_archived_id(dir, side)?,
+    };
+    let last = last.max(highest_place(dir, side));
+    let id = last.checked_add(1).ok_or_else(|| StoreError::Corrupt {
+        path: path.clone(),
+        line: 0,
+        reason: "the highest id there can be is taken".to_owned(),
+    })?;
+    let timestamp = clock::now();
+    let request_id = match message.request_id {
+        Some(request_id) => request_id,
+        // A made-up one would tell the reply and its message apart.
+        None if message.in_reply_to.is_some() => String::new(),
+        None => format!("chat-{}-{}", timestamp.millis(), registry::nonce()?),
+    };
+    let line = Message {
+        id,
+        timestamp,
+        role: message.role,
+        content: message.content,
+        request_id,
+        user: message.user.unwrap_or_else(user),
+        in_reply_to: message.in_reply_to,
+        retry_of: message.retry_of,
+        turn: message.turn,
+        extra: message.extra,
+    };
+    file.append(&line.format(), durability)?;
+    Ok(id)
+}
+
+/// Returns the highest id that a reader has seen: a file that was emptied behind our back must not start again below it.
+fn highest_place(dir: &Path, side: Side) -> u64 {
+    let cursors: &[Cursor] = match side {
+        Side::Inbox => &[Cursor::Nex, Cursor::Coordinator],
+        Side::Outbox => &[Cursor::Consumer],
+    };
+    let places = cursors
+        .iter()
+        .filter_map(|cursor| read_cursor(dir, *cursor).ok());
+    places
+        .filter(|place| *place <= HIGHEST_PLACE)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Returns the id of the last line that has one.
+pub(super) fn last_in(mut lines: LinesBackwards<'_>) -> std::io::Result<Option<u64>> {
+    while let Some(line) = lines.next_line()? {
+        if let Some(id) = id_of(&line) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the id of the last line of a file that has one.
+pub(super) fn last_id_of(path: &Path) -> Result<Option<u64>, StoreError> {
+    let Some(file) = files::open_to_read(path)? else {
+        return Ok(None);
+    };
+    let length = file
+        .metadata()
+        .map_err(StoreError::io("look at", path))?
+        .len();
+    last_in(LinesBackwards::new(&file, length)).map_err(StoreError::io("read", path))
+}
+
+/// Returns the id of the last message, 0 if there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_id(dir: &Path, side: Side) -> Result<u64, StoreError> {
+    match last_id_of(&side.path(dir))? {
+        Some(id) => Ok(id),
+        None => rotation::last_archived_id(dir, side),
+    }
+}
+
+/// Messages, and how many lines were none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Read {
+    /// The messages in the order of their ids.
+    pub messages: Vec<Message>,
+    /// How many complete lines could not be read as messages.
+    pub bad_lines: usize,
+}
+
+/// Reads the messages with ids over `after`, over rotated files too; what lies before them is not read.
+///
+/// # Errors
+/// [`StoreError`]; a line that is no message is counted, never an error.
+pub fn read_after(dir: &Path, side: Side, after: u64) -> Result<Read, StoreError> {
+    let from = Files::From(after.saturating_add(1));
+    collect(dir, side, from, |message, _| message.id > after)
+}
+
+/// Reads the last `count` messages, over rotated files too.
+///
+/// # Errors
+/// As [`read_after`].
+pub fn read_last(dir: &Path, side: Side, count: usize) -> Result<Read, StoreError> {
+    collect(dir, side, Files::From(1), |_, already| already < count)
+}
+
+/// Which files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// Only the one that is appended to.
+    Live,
+    /// The rotated ones too, as far back as this id.
+    From(u64),
+}
+
+/// Collects messages from the last to the first for as long as `wanted` says so, and returns them in order.
+fn collect(
+    dir: &Path,
+    side: Side,
+    which: Files,
+    wanted: impl Fn(&Message, usize) -> bool,
+) -> Result<Read, StoreError> {
+    let mut read = Read::default();
+    let mut more = collect_file(&side.path(dir), side, &mut read, &wanted)?;
+    if let Files::From(first) = which {
+        // What was read last is the earliest so far.
+        let earliest = |read: &Read| read.messages.last().map_or(u64::MAX, |message| message.id);
+        while more && earliest(&read) > first {
+            let found = read.messages.len();
+            more = match rotation::archive_before(dir, side, earliest(&read))? {
+                Some(archive) => {
+                    collect_file(&archive, side, &mut read, &wanted)? && read.messages.len() > found
+                }
+                None => false,
+            };
+        }
+    }
+    read.messages.reverse();
+    read.messages.sort_by_key(|message| message.id);
+    Ok(read)
+}
+
+/// Collects messages of one file, the last first; `false` once `wanted` said no.
+fn collect_file(
+    path: &Path,
+    side: Side,
+    read: &mut Read,
+    wanted: &impl Fn(&Message, usize) -> bool,
+) -> Result<bool, StoreError> {
+    let Some(file) = files::open_to_read(path)? else {
+        return Ok(true);
+    };
+    let length = file
+        .metadata()
+        .map_err(StoreError::io("look at", path))?
+        .len();
+    let mut lines = LinesBackwards::new(&file, length);
+    while let Some(line) = lines.next_line().map_err(StoreError::io("read", path))? {
+        match Message::parse(&line, side) {
+            Some(message) if wanted(&message, read.messages.len()) => read.messages.push(message),
+            Some(_) => return Ok(false),
+            None if line.trim_ascii().is_empty() => {}
+            None => read.bad_lines += 1,
+        }
+    }
+    Ok(true)
+}
+
+/// A reader that returns each message once, as it is appended.
+#[derive(Debug)]
+pub struct Tail {
+    dir: PathBuf,
+    side: Side,
+    last_id: u64,
+}
+
+impl Tail {
+    /// Starts after the message `after`; 0 for all of them.
+    #[must_use]
+    pub fn new(dir: &Path, side: Side, after: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            side,
+            last_id: after,
+        }
+    }
+
+    /// Returns what was appended since the last call. Only that is read.
+    ///
+    /// # Errors
+    /// As [`read_after`].
+    pub fn read_new(&mut self) -> Result<Vec<Message>, StoreError> {
+        if last_id(&self.dir, self.side)? < self.last_id {
+            // The earlier tool's rotation starts again at 1: everything in that file is new.
+            self.last_id = 0;
+        }
+        let messages = read_after(&self.dir, self.side, self.last_id)?.messages;
+        if let Some(last) = messages.last() {
+            self.last_id = last.id;
+        }
+        Ok(messages)
+    }
+}
+
+/// Returns the inbox messages that have no reply yet, in order.
+///
+/// Only what is after the handler's cursor is read. A message is answered if a line of the outbox names it in `in_reply_to` or, where the
+/// earlier tool wrote it, bears its request id.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unanswered(dir: &Path) -> Result<Vec<Message>, StoreError> {
+    let mut cursor = read_cursor(dir, Cursor::Nex)?;
+    if cursor > last_id(dir, Side::Inbox)? {
+        // The earlier tool's rotation starts again at 1 and leaves the cursor where it was: it says nothing about this file.
+        cursor = 0;
+    }
+    let mut waiting = read_after(dir, Side::Inbox, cursor)?.messages;
+    if waiting.is_empty() {
+        return Ok(waiting);
+    }
+    // Replies come in the order of the messages: what is before the reply to one at or below the cursor answers none of these. Rotation
+    // leaves the replies to what is after the cursor where they are.
+    let recent = |reply: &Message, _| reply.in_reply_to.is_none_or(|id| id > cursor);
+    let replies = collect(dir, Side::Outbox, Files::Live, recent)?.messages;
+    waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
+    Ok(waiting)
+}
+
+/// Whether a line of the outbox is the reply to a message.
+fn answers(reply: &Message, message: &Message) -> bool {
+    let named = !message.request_id.is_empty() && reply.request_id == message.request_id;
+    match reply.in_reply_to {
+        // The number alone may be that of another message, from before the earlier tool started again at 1.
+        Some(id) => {
+            id == message.id
+                && (named || reply.request_id.is_empty() || message.request_id.is_empty())
+        }
+        None => named,
+    }
+}
