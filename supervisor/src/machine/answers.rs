@@ -15,8 +15,8 @@ impl Machine {
     }
 
     pub(super) fn not_needed(&mut self, now: Moment, step: &mut Step) {
-        if self.run.woken {
-            // The answer was made before the work arrived: ask again.
+        if self.run.ask_again {
+            // The answer may have been made before the work arrived.
             self.spawn(StartReason::Woken, now, step);
             return;
         }
@@ -60,6 +60,9 @@ impl Machine {
         });
         self.forgive_contention();
         match failure {
+            SpawnFailure::Permanent { .. } if self.run.reconfigured => {
+                self.spawn(StartReason::ConfigChanged, now, step);
+            }
             SpawnFailure::Permanent { reason } => {
                 self.books.last_failure = Some(reason.clone());
                 self.park(ParkReason::Permanent { reason }, now, step);
@@ -105,6 +108,7 @@ impl Machine {
         self.run = Run {
             reason: Some(reason),
             since: now,
+            reconfigured: self.run.reconfigured,
             ..Run::default()
         };
         self.state = State::Running {

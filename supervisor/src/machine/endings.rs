@@ -127,6 +127,10 @@ impl Machine {
             Disposition::Contention { holder, watchable } => {
                 self.contended(holder, watchable, now, step);
             }
+            // What it found wrong was true of a configuration that is no more.
+            Disposition::Permanent { .. } if self.run.reconfigured => {
+                self.spawn(StartReason::ConfigChanged, now, step);
+            }
             Disposition::Permanent { reason } => {
                 self.books.last_failure = Some(reason.clone());
                 self.park(ParkReason::Permanent { reason }, now, step);

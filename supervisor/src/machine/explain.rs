@@ -11,8 +11,9 @@ impl Machine {
     pub fn explain(&self, now: Moment) -> Explanation {
         let policy = &self.policy;
         let mut crash = self.books.crash.clone();
-        if let State::Running { .. } = self.state {
-            crash.live(now.since(self.run.since), policy.decay_every);
+        if self.state.process().is_some() {
+            let until = self.run.ended.unwrap_or(now);
+            crash.live(until.since(self.run.since), policy.decay_every);
         }
         let allowed = u32::try_from(policy.contention_pauses.len()).unwrap_or(u32::MAX);
         Explanation {

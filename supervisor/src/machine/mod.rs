@@ -74,8 +74,10 @@ struct Run {
     ended: Option<Moment>,
     /// Whether it finished a piece of work.
     progressed: bool,
-    /// Whether work arrived while the host was being asked.
-    woken: bool,
+    /// Whether somebody wanted it up while the host was being asked.
+    ask_again: bool,
+    /// Whether the configuration changed since the start was decided.
+    reconfigured: bool,
     /// Where a probe returns to if the same holder refuses again.
     probe_of: Option<(ParkReason, Moment)>,
 }

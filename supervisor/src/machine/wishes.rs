@@ -12,9 +12,9 @@ impl Machine {
                 self.spawn(StartReason::Asked, now, step);
             }
             State::Stopping { then, .. } => *then = AfterStop::Start,
+            State::Starting { .. } => self.run.ask_again = true,
             // All of these come up by themselves, or say what they wait for.
-            State::Starting { .. }
-            | State::Running { .. }
+            State::Running { .. }
             | State::Ending { .. }
             | State::Backoff { .. }
             | State::Degraded { .. }
@@ -83,8 +83,8 @@ impl Machine {
                 self.stop(now, AfterStop::Start, step);
             }
             State::Idle { .. } | State::Stopped { .. } => self.start(now, step),
-            State::Starting { .. }
-            | State::Backoff { .. }
+            State::Starting { .. } => self.run.ask_again = true,
+            State::Backoff { .. }
             | State::Degraded { .. }
             | State::Held { .. }
             | State::Contended { .. }
@@ -107,14 +107,15 @@ impl Machine {
             | State::Contended { .. }
             | State::Stopped { .. } => self.spawn(StartReason::Resumed, now, step),
             State::Stopping { then, .. } => *then = AfterStop::Start,
-            State::Starting { .. } | State::Running { .. } | State::Ending { .. } => {}
+            State::Starting { .. } => self.run.ask_again = true,
+            State::Running { .. } | State::Ending { .. } => {}
         }
     }
 
     pub(super) fn wake(&mut self, now: Moment, step: &mut Step) {
         match &self.state {
             State::Idle { .. } => self.spawn(StartReason::Woken, now, step),
-            State::Starting { .. } => self.run.woken = true,
+            State::Starting { .. } => self.run.ask_again = true,
             State::Backoff {
                 account, number, ..
             } => {
@@ -168,12 +169,12 @@ impl Machine {
             | State::Contended { .. } => {
                 self.spawn(StartReason::ConfigChanged, now, step);
             }
-            State::Idle { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Ending { .. }
-            | State::Stopping { .. }
-            | State::Stopped { .. } => {}
+            State::Starting { .. } => {
+                self.run.ask_again = true;
+                self.run.reconfigured = true;
+            }
+            State::Running { .. } | State::Ending { .. } => self.run.reconfigured = true,
+            State::Idle { .. } | State::Stopping { .. } | State::Stopped { .. } => {}
         }
     }
 

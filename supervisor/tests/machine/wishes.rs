@@ -324,3 +324,31 @@ fn an_adoption_voids_a_start_that_was_handed_out() {
         State::Running { pid: 9, .. }
     ));
 }
+
+#[test]
+fn a_person_who_starts_a_unit_while_the_host_says_not_needed_is_heard() {
+    for wish in [
+        Event::Start,
+        Event::Resume,
+        Event::Restart,
+        Event::ConfigChanged,
+    ] {
+        let mut subject = Subject::standard();
+        subject.tell(Event::Wake);
+        let (generation, _) = subject.start_asked();
+        subject.tell(wish.clone());
+        subject.tell(Event::NotNeeded { generation });
+        assert_eq!(subject.state_name(), "starting", "{wish:?}");
+    }
+}
+
+#[test]
+fn what_was_wrong_with_a_former_configuration_is_tried_again_once() {
+    let mut subject = Subject::started();
+    subject.tell(Event::ConfigChanged);
+    subject.ends(secs(1), permanent());
+    assert_eq!(subject.start_asked().1, StartReason::ConfigChanged);
+    subject.comes_up();
+    subject.ends(secs(1), permanent());
+    assert!(subject.is_parked());
+}
