@@ -7,6 +7,7 @@ pub mod clock;
 pub mod daemon;
 pub mod exit_code;
 pub mod failure;
+pub mod handler;
 pub mod ipc;
 pub mod names;
 pub mod ops;

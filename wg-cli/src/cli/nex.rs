@@ -2,19 +2,27 @@
 
 use super::args::{Nex, SpawnTask};
 use super::context::Context;
-use super::not_built;
 use crate::failure::Outcome;
+use crate::handler::nex::NexOptions;
+use crate::handler::{nex, spawn_task};
 
-pub(super) fn run(_cx: &Context<'_>, _args: Nex) -> Outcome {
-    Err(not_built(
-        "wg nex",
-        "nothing serves a chat until the handler is part of this build",
-    ))
+pub(super) fn run(cx: &Context<'_>, args: Nex) -> Outcome {
+    let workspace = cx.workspace()?;
+    let chat = args
+        .chat
+        .as_deref()
+        .map(|reference| cx.chat(&workspace, reference))
+        .transpose()?;
+    nex::run(NexOptions {
+        workspace,
+        chat,
+        autonomous: args.autonomous,
+        eval_mode: args.eval_mode,
+        message: args.message,
+        agent: args.agent,
+    })
 }
 
-pub(super) fn spawn_task(_cx: &Context<'_>, _args: &SpawnTask) -> Outcome {
-    Err(not_built(
-        "wg spawn-task",
-        "nothing serves a chat until the handler is part of this build",
-    ))
+pub(super) fn spawn_task(cx: &Context<'_>, args: &SpawnTask) -> Outcome {
+    spawn_task::run(&cx.workspace()?, &args.id, args.dry_run)
 }

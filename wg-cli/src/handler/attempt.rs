@@ -1,0 +1,135 @@
+//! The turn that is running, written down before it starts.
+//!
+//! A handler that dies in a turn says nothing; the next one finds this record and knows that the message was taken, how
+//! often, and (by the reply that was growing beside it) whether its agent had shown anything yet.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::clock::Timestamp;
+use crate::failure::Failure;
+use crate::store::files;
+
+/// Name of the record in the session directory.
+pub const FILE: &str = ".turn.json";
+/// Name of the file in which a reply grows.
+pub const STREAMING: &str = ".streaming";
+
+const VERSION: u64 = 1;
+
+/// A turn that was begun and, as long as the record stands, has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The message's id in the inbox.
+    pub message: u64,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// The handler's process id.
+    pub pid: u32,
+}
+
+fn path(session: &Path) -> PathBuf {
+    session.join(FILE)
+}
+
+/// Reads the record of a turn that has not ended.
+///
+/// A record that cannot be read is worth one attempt of an unknown message at most, and is taken for none.
+#[must_use]
+pub fn read(session: &Path) -> Option<Attempt> {
+    let bytes = std::fs::read(path(session)).ok()?;
+    let record: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
+    let number = |name: &str| record.get(name).and_then(Value::as_u64);
+    if number("version") != Some(VERSION) {
+        return None;
+    }
+    Some(Attempt {
+        message: number("message_id")?,
+        attempt: u32::try_from(number("attempt")?).ok()?,
+        started_at: Timestamp::parse(record.get("started_at")?.as_str()?)?,
+        pid: u32::try_from(number("pid")?).ok()?,
+    })
+}
+
+/// Returns whether the reply that was growing when the last turn ended had anything in it.
+#[must_use]
+pub fn had_shown_output(session: &Path) -> bool {
+    std::fs::metadata(session.join(STREAMING)).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// Writes the record, durably.
+///
+/// # Errors
+///
+/// Fails where the file cannot be written; the turn must not begin then.
+pub fn write(session: &Path, attempt: &Attempt) -> Result<(), Failure> {
+    let record = json!({
+        "version": VERSION,
+        "message_id": attempt.message,
+        "attempt": attempt.attempt,
+        "started_at": attempt.started_at.format(),
+        "pid": attempt.pid,
+    });
+    files::replace_atomically(&path(session), format!("{record}\n").as_bytes())
+        .map_err(Failure::from)
+}
+
+/// Removes the record: the turn has ended and is accounted for.
+pub fn clear(session: &Path) {
+    match std::fs::remove_file(path(session)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        // The record names a message that is answered by now, so it says nothing about any other.
+        Err(error) => log::warn!("failed to remove the record of an ended turn: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written_and_is_gone_when_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let started_at = Timestamp::parse("2026-11-20T20:26:12.906424761Z").unwrap();
+        let attempt = Attempt {
+            message: 7,
+            attempt: 2,
+            started_at,
+            pid: 4711,
+        };
+        write(dir.path(), &attempt).unwrap();
+        assert_eq!(read(dir.path()), Some(attempt));
+        clear(dir.path());
+        assert_eq!(read(dir.path()), None);
+        clear(dir.path());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_understood_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"version":2,"message_id":1,"attempt":1}"#,
+            r#"{"version":1,"message_id":-1}"#,
+        ] {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+            assert_eq!(read(dir.path()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn output_was_shown_when_the_growing_reply_is_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!had_shown_output(dir.path()));
+        std::fs::write(dir.path().join(STREAMING), "").unwrap();
+        assert!(!had_shown_output(dir.path()));
+        std::fs::write(dir.path().join(STREAMING), "x").unwrap();
+        assert!(had_shown_output(dir.path()));
+    }
+}

@@ -1,0 +1,37 @@
+//! The process that serves a chat: `wg nex`, and `wg spawn-task`, which becomes it.
+//!
+//! | module | thought |
+//! |---|---|
+//! | `core` | what to do next, without I/O |
+//! | `ladder` | when and how a running turn is ended, without I/O |
+//! | `serve` | the driver for a chat |
+//! | `private` | the driver without a chat |
+//! | `turn`, `command`, `running` | one agent for one message |
+//! | `verdict`, `wording` | what an ending means, and what a person reads then |
+//! | `claim`, `settings` | how the session lock and the settings are come by |
+//! | `attempt`, `exit_note` | what is on disk beside the messages |
+//! | `tree`, `exempt`, `process`, `mark`, `environment`, `ears`, `output` | processes, signals and bytes |
+
+pub mod attempt;
+mod claim;
+mod command;
+pub mod core;
+mod ears;
+pub mod environment;
+mod evaluation;
+mod exempt;
+mod exit_note;
+pub mod ladder;
+pub mod mark;
+pub mod nex;
+pub mod output;
+mod private;
+mod process;
+mod running;
+mod serve;
+mod settings;
+pub mod spawn_task;
+mod tree;
+mod turn;
+pub mod verdict;
+mod wording;
