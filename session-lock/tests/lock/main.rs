@@ -1,0 +1,22 @@
+//! The lock on real directories, between real processes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test panics where it is wrong, and gives real deadlines"
+)]
+
+mod directories;
+mod environment;
+mod handover;
+mod holding;
+mod parts;
+mod planted;
+mod processes;
+mod support;
+mod sys;
+
+/// Not a test: where this program is started by a test, it plays its part here.
+#[test]
+fn part() {
+    support::play(parts::play);
+}

@@ -1,0 +1,101 @@
+//! What a process does that a test has started.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use session_lock::{AcquireError, Kind, ReleaseWatch, SessionLock, Wait, inspect};
+
+use crate::support::{command, listen, say};
+
+pub(crate) fn play(role: &str, dir: &Path) {
+    match role {
+        "hold" => hold(dir),
+        "try" => try_once(dir),
+        "look" => say(&format!("{:?}", inspect(dir))),
+        "lend" => lend(dir),
+        "exec" => exec(dir),
+        "obey" => obey(dir),
+        "wait" => wait(dir),
+        _unknown => panic!("there is no part `{role}`"),
+    }
+}
+
+fn hold(dir: &Path) {
+    match SessionLock::try_acquire(dir, Kind::ChatNex) {
+        Ok(lock) => {
+            say(&format!("held {}", lock.generation()));
+            listen();
+            say(&format!("{:?}", lock.release()));
+        }
+        Err(error) => say(&format!("{error:?}")),
+    }
+}
+
+fn try_once(dir: &Path) {
+    match SessionLock::try_acquire(dir, Kind::ChatNex) {
+        Ok(_lock) => say("got it"),
+        Err(AcquireError::Held { reason, .. }) => say(&format!("held: {reason:?}")),
+        Err(error) => say(&format!("failed: {error:?}")),
+    }
+}
+
+/// Starts a child with the lock, names it, and releases when told to.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the child is to outlive this process"
+)]
+fn lend(dir: &Path) {
+    let lock = SessionLock::try_acquire(dir, Kind::ChatNex).expect("free");
+    // It waits for a writer of a pipe that nobody has but the test.
+    let mut child = Command::new("cat");
+    child
+        .arg(dir.join("pipe"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0);
+    let child = lock.spawn_lent(&mut child).expect("cat");
+    say(&child.id().to_string());
+    listen();
+    say(&format!("{:?}", lock.release()));
+}
+
+/// Becomes another program while it holds the lock.
+fn exec(dir: &Path) {
+    let lock = SessionLock::try_acquire(dir, Kind::ChatNex).expect("free");
+    say(&format!("held {}", lock.generation()));
+    listen();
+    let mut next = command(&[], "try", dir);
+    next.stdin(Stdio::inherit()).stdout(Stdio::inherit());
+    panic!("{}", next.exec());
+}
+
+/// Releases when it is asked to.
+fn obey(dir: &Path) {
+    let lock = SessionLock::try_acquire(dir, Kind::ChatNex).expect("free");
+    let mut watch = ReleaseWatch::new(&lock).expect("a watch");
+    say("held");
+    assert!(
+        watch
+            .wait(Instant::now() + Duration::from_secs(60))
+            .expect("an event")
+    );
+    say(&format!("{:?}", lock.release()));
+    listen();
+}
+
+/// Waits for the lock.
+fn wait(dir: &Path) {
+    say("waiting");
+    let wait = Wait::Until(Instant::now() + Duration::from_secs(60));
+    let lock = SessionLock::options()
+        .kind(Kind::ChatNex)
+        .wait(wait)
+        .acquire(dir);
+    say(&format!(
+        "got it {}",
+        lock.expect("free in time").generation()
+    ));
+    listen();
+}
