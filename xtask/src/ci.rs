@@ -7,13 +7,12 @@
     reason = "the wall time of each job is part of what this chore reports"
 )]
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::{self, Failure};
 use crate::workspace::Workspace;
-use crate::{examples, files, package, readme, tidy};
+use crate::{examples, files, front_door, package, readme, tidy};
 
 struct Job {
     name: &'static str,
@@ -32,7 +31,7 @@ const JOBS: [Job; 9] = [
     job("test", 360, test),
     job("examples", 30, examples::run),
     job("package", 100, package::run),
-    job("front door", 150, front_door),
+    job("front door", 150, front_door::run),
 ];
 
 const fn job(name: &'static str, seconds: u64, run: fn(&Workspace) -> Result<(), Failure>) -> Job {
@@ -111,61 +110,13 @@ fn test(workspace: &Workspace) -> Result<(), Failure> {
     command::run(&mut shell(workspace, &test))
 }
 
-/// Runs the first command of the README, in a workspace of its own, and takes the service down again.
-///
-/// The agent is pinned to the built-in one: an agent that happens to be on the developer's `PATH` would
-/// be asked for a real answer otherwise.
-fn front_door(workspace: &Workspace) -> Result<(), Failure> {
-    let (front, _) = front_commands(workspace)?;
-    let scratch = workspace
-        .target
-        .join(format!("front-door-{}", std::process::id()));
-    let home = scratch.join(".wg");
-    fs::create_dir_all(&home)
-        .and_then(|()| {
-            let pinned = "[service]\nagent = \"echo\"\n";
-            fs::write(home.join("config.toml"), pinned)
-        })
-        .map_err(|error| {
-            let home = home.display();
-            Failure::new(format!("failed to make the workspace `{home}`: {error}"))
-        })?;
-
-    let mut first = shell(workspace, &front);
-    let command = command::show(first.env("WG_DIR", &home));
-    command::say(format_args!("$ {command}"));
-    let answer = command::output(&mut first);
-    if let Ok(answer) = &answer {
-        command::say(answer.trim_end());
-    }
-
-    // The service is stopped whether or not there was an answer; the first fault is the one to tell.
-    let wg = workspace.target.join("release/wg");
-    let mut stop = Command::new(wg);
-    stop.args(["service", "stop"])
-        .env("WG_DIR", &home)
-        .stdin(Stdio::null());
-    let stopped = command::run(&mut stop);
-    let message = front.split('"').nth(1).unwrap_or_default();
-    if answer?.lines().all(|line| line.trim() != message) {
-        return Err(Failure::new(format!(
-            "`{command}` did not answer `{message}`"
-        )));
-    }
-    stopped?;
-    fs::remove_dir_all(&scratch).map_err(|error| {
-        let scratch = scratch.display();
-        Failure::new(format!("failed to remove `{scratch}`: {error}"))
-    })
-}
-
-fn front_commands(workspace: &Workspace) -> Result<(String, String), Failure> {
+pub(crate) fn front_commands(workspace: &Workspace) -> Result<(String, String), Failure> {
     let text = files::read(&workspace.root.join("README.md"))?;
     readme::front_commands(&text)
         .ok_or_else(|| Failure::new("README.md does not start with two commands"))
 }
 
-fn shell(workspace: &Workspace, line: &str) -> Command {
+pub(crate) fn shell(workspace: &Workspace, line: &str) -> Command {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", line])

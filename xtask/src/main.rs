@@ -6,6 +6,7 @@ mod ci;
 mod command;
 mod examples;
 mod files;
+mod front_door;
 mod json;
 mod package;
 mod readme;
