@@ -106,6 +106,12 @@ impl Report {
         }
     }
 
+    /// Whether only results are wanted.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.voice.quiet
+    }
+
     /// Whether one JSON document was asked for.
     #[must_use]
     pub fn is_json(&self) -> bool {
@@ -278,6 +284,19 @@ fn paint_if(colour: bool, paint: Paint, text: &str) -> String {
         format!("\x1b[{}m{text}\x1b[0m", paint.code())
     } else {
         text.to_owned()
+    }
+}
+
+/// Says something on stderr from another thread than the one that has the report.
+pub fn aside(text: &str) {
+    // Whoever closed stderr does not want to hear.
+    drop(writeln!(io::stderr().lock(), "{}", one_line(text)));
+}
+
+/// Tells an event as one JSON line on stderr.
+pub fn event_to_stderr<T: Serialize>(event: &T) {
+    if let Ok(line) = serde_json::to_string(event) {
+        drop(writeln!(io::stderr().lock(), "{line}"));
     }
 }
 

@@ -3,11 +3,14 @@
 //! `explain` gathers facts, from the daemon or from the files; the words are made here from those facts alone,
 //! so that text and `--json` cannot disagree.
 
+use exit_classifier::Verdict;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::clock::{self, Timestamp};
 use crate::failure::Failure;
-use crate::names::ChatState;
+use crate::names::{ChatState, EventKind};
+use crate::store::events::EventLine;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
@@ -41,7 +44,7 @@ pub struct LastVerdict {
     /// Which account it was charged to.
     pub counts: String,
     /// The facts it was judged by.
-    pub evidence: serde_json::Map<String, serde_json::Value>,
+    pub evidence: Map<String, Value>,
     /// One sentence.
     pub text: String,
     /// When.
@@ -169,4 +172,65 @@ pub fn explain(workspace: &Workspace, chat: Option<ChatId>) -> Result<Vec<Explan
     }
     all.sort_by_key(Explanation::badness);
     Ok(all)
+}
+
+impl LastVerdict {
+    /// What is kept of a verdict.
+    pub(crate) fn of(verdict: &Verdict, pid: u32) -> Self {
+        let evidence: Map<String, Value> = verdict
+            .evidence
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Value::from(value.clone())))
+            .collect();
+        Self {
+            class: verdict.class.to_string(),
+            cause: verdict.cause.to_string(),
+            rule: verdict.rule.to_string(),
+            counts: verdict.counts.to_string(),
+            evidence,
+            text: verdict.sentence(),
+            at: clock::now(),
+            pid: Some(pid),
+        }
+    }
+
+    /// The verdict that an earlier daemon wrote down.
+    pub(crate) fn from_event(line: &EventLine) -> Option<Self> {
+        if line.event != EventKind::Exited {
+            return None;
+        }
+        let verdict = line.verdict.as_ref()?;
+        let word = |name: &str| {
+            verdict
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Some(Self {
+            class: word("class"),
+            cause: word("cause"),
+            rule: word("rule"),
+            counts: word("counts"),
+            evidence: verdict
+                .get("evidence")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+            text: line.text.clone(),
+            at: line.ts,
+            pid: line.pid,
+        })
+    }
+
+    /// The verdict as it stands in an event.
+    pub(crate) fn to_event(&self) -> Value {
+        json!({
+            "class": self.class,
+            "cause": self.cause,
+            "rule": self.rule,
+            "counts": self.counts,
+            "evidence": self.evidence,
+        })
+    }
 }

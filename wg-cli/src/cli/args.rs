@@ -178,15 +178,52 @@ Examples:
     /// Not built yet
     #[command(hide = true)]
     Top(NotBuilt),
-    /// Not built yet
-    #[command(hide = true)]
-    Run(NotBuilt),
+    /// Run one command in the foreground under the same supervisor
+    #[command(after_help = "\
+Examples:
+  wg run -- ./worker --queue mail           again after each failure, with growing pauses
+  wg run --restart always --max-crashes 5 -- ./server
+  wg run --policy wg.toml --events -- CMD   events as JSON lines on stderr
+
+Leaves with the command's last code; 128 + n for a signal, 127 for a program that is not there.")]
+    Run(Run),
     /// Not built yet
     #[command(hide = true)]
     Lock(NotBuilt),
     /// Not built yet
     #[command(hide = true)]
     Man(NotBuilt),
+}
+
+/// Arguments of `wg run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// When the command is started again
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "on-failure")]
+    pub restart: RestartWhen,
+    /// Give up at this crash number; 0 = never [default: 100]
+    #[arg(long, value_name = "N")]
+    pub max_crashes: Option<u32>,
+    /// A file whose `[supervisor]` section is the restart policy
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Tell every event as a JSON line on stderr
+    #[arg(long)]
+    pub events: bool,
+    /// The program and its arguments
+    #[arg(required = true, last = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// When a command is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RestartWhen {
+    /// Unless it leaves with 0
+    OnFailure,
+    /// However it ends
+    Always,
+    /// Never
+    Never,
 }
 
 /// What follows a verb that is refused by name.

@@ -13,6 +13,7 @@ mod graph;
 mod input;
 mod migrate;
 mod nex;
+mod run;
 mod service;
 mod session;
 mod table;
@@ -27,15 +28,15 @@ use std::panic::{self, AssertUnwindSafe};
 use clap::Parser;
 
 use self::args::service::ServiceCommand;
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, Globals};
 use self::context::Context;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::report::Report;
 
-/// Runs the command line of this process.
+/// Runs the command line of this process and returns what it leaves with.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     panic::set_hook(Box::new(|info| {
         // The message may hold anything that a user typed; the log crate is not set up for every verb.
         drop(std::io::Write::write_all(
@@ -49,32 +50,35 @@ pub fn main() -> ExitCode {
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
     // The hook has already told what happened.
-    panic::catch_unwind(AssertUnwindSafe(|| run(&args))).unwrap_or(ExitCode::Bug)
+    panic::catch_unwind(AssertUnwindSafe(|| run(&args))).unwrap_or(ExitCode::Bug.code())
 }
 
-/// Runs one command line, given with the program's name in front.
+/// Runs one command line, given with the program's name in front, and returns what the process leaves with: a code of the table,
+/// or the code of the command that it ran.
 #[must_use]
-pub fn run(args: &[OsString]) -> ExitCode {
+pub fn run(args: &[OsString]) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return usage::explain(&error, args),
+        Err(error) => return usage::explain(&error, args).code(),
     };
     let report = Report::new(cli.globals.voice());
     if !is_the_service(&cli.command) {
         start_log(cli.globals.verbose);
     }
-    match dispatch(cli, &report, args) {
-        Ok(code) => code,
-        Err(failure) => {
-            report.failure(&failure);
-            failure.code
-        }
-    }
+    let outcome = if let Command::Run(run) = &cli.command {
+        run::run(&report, run)
+    } else {
+        dispatch(cli.globals, cli.command, &report, args).map(ExitCode::code)
+    };
+    outcome.unwrap_or_else(|failure| {
+        report.failure(&failure);
+        failure.code.code()
+    })
 }
 
-fn dispatch(cli: Cli, report: &Report, args: &[OsString]) -> Outcome {
-    let cx = Context::new(cli.globals, report);
-    match cli.command {
+fn dispatch(globals: Globals, command: Command, report: &Report, args: &[OsString]) -> Outcome {
+    let cx = Context::new(globals, report);
+    match command {
         Command::Up(up) => up::run(&cx, &up),
         Command::Init(init) => workspace::init(&cx, &init),
         Command::Which => workspace::which(&cx),
@@ -93,10 +97,8 @@ fn dispatch(cli: Cli, report: &Report, args: &[OsString]) -> Outcome {
             "wg top",
             "wg chat list, wg why and wg service events -f show the same",
         )),
-        Command::Run(_) => Err(not_built(
-            "wg run",
-            "wg chat new --command CMD keeps a program under the service",
-        )),
+        // Leaves with a code of its own, so it does not come here.
+        Command::Run(_) => Err(not_built("wg run", "this is a bug")),
         Command::Lock(_) => Err(not_built(
             "wg lock",
             "wg session status REF shows the lock of a chat",

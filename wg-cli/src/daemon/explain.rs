@@ -2,19 +2,16 @@
 
 use std::path::Path;
 
-use exit_classifier::Verdict;
-use serde_json::{Map, Value, json};
 use supervisor::State;
 
-use super::events::{account_name, park_text, wall};
 use super::{Daemon, QUERY};
 use crate::agent::AgentSpec;
 use crate::clock::{self, Timestamp};
-use crate::names::{ChatState, EventKind};
+use crate::names::ChatState;
+use crate::notices::{account_name, park_text, wall};
 use crate::ops::{ChatRow, HolderDto};
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
-use crate::store::events::EventLine;
 use crate::store::graph::{ChatId, ChatTask};
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
@@ -393,66 +390,5 @@ fn nameless(chat: ChatId) -> ChatTask {
         model: None,
         endpoint: None,
         created_at: None,
-    }
-}
-
-impl LastVerdict {
-    /// What is kept of a verdict.
-    pub(super) fn of(verdict: &Verdict, pid: u32) -> Self {
-        let evidence: Map<String, Value> = verdict
-            .evidence
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), Value::from(value.clone())))
-            .collect();
-        Self {
-            class: verdict.class.to_string(),
-            cause: verdict.cause.to_string(),
-            rule: verdict.rule.to_string(),
-            counts: verdict.counts.to_string(),
-            evidence,
-            text: verdict.sentence(),
-            at: clock::now(),
-            pid: Some(pid),
-        }
-    }
-
-    /// The verdict that an earlier daemon wrote down.
-    pub(super) fn from_event(line: &EventLine) -> Option<Self> {
-        if line.event != EventKind::Exited {
-            return None;
-        }
-        let verdict = line.verdict.as_ref()?;
-        let word = |name: &str| {
-            verdict
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        Some(Self {
-            class: word("class"),
-            cause: word("cause"),
-            rule: word("rule"),
-            counts: word("counts"),
-            evidence: verdict
-                .get("evidence")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default(),
-            text: line.text.clone(),
-            at: line.ts,
-            pid: line.pid,
-        })
-    }
-
-    /// The verdict as it stands in an event.
-    pub(super) fn to_event(&self) -> Value {
-        json!({
-            "class": self.class,
-            "cause": self.cause,
-            "rule": self.rule,
-            "counts": self.counts,
-            "evidence": self.evidence,
-        })
     }
 }

@@ -19,6 +19,7 @@ use crate::names::ChatState;
 use crate::ops::{
     Caller, ChatChange, ChatRow, CreatedChat, PurgeOptions, PurgeReport, SendOptions, Sent,
 };
+use crate::process_signal::{self, Signal};
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
@@ -300,7 +301,7 @@ pub fn interrupt(workspace: &Workspace, chat: ChatId, _actor: &str) -> Result<Ch
             format!("{chat} has no handler of ours, so nothing was interrupted"),
         ));
     };
-    let sent = reap::signal(&identity, reap::Signal::INT)
+    let sent = process_signal::send(&identity, Signal::INT)
         .map_err(|e| Failure::new(ExitCode::System, "failed to signal the handler").caused_by(e))?;
     let text = if sent {
         format!("interrupted the turn of {chat}")

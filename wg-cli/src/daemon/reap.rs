@@ -4,10 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_lock::{PidWatch, ProcessIdentity};
 use supervisor::tree::Marker;
-
-pub(super) use rustix::process::Signal;
 
 use super::host::MARKER;
 use crate::store::graph::ChatId;
@@ -81,23 +78,6 @@ pub(super) fn is_our_users(pid: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(format!("/proc/{pid}"))
         .is_ok_and(|metadata| metadata.uid() == nix::unistd::geteuid().as_raw())
-}
-
-/// Signals this very process, through a descriptor that was opened before its identity was compared; `false` if it has
-/// ended.
-pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) -> std::io::Result<bool> {
-    use std::os::fd::AsFd;
-    if identity.pid <= 1 || identity.pid == std::process::id() {
-        return Ok(false);
-    }
-    let Some(process) = PidWatch::of(identity)? else {
-        return Ok(false);
-    };
-    match rustix::process::pidfd_send_signal(process.as_fd(), signal) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::SRCH) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// How long ago the process started that started this many clock ticks after the boot.

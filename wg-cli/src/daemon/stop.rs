@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{local, reap};
+use super::local;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::{Client, ConnectError, Request};
+use crate::process_signal::{self, Signal};
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
 
@@ -113,9 +114,9 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         // It holds its lock and does not listen: it is starting, ending, or stuck.
         Err(ConnectError::NotRunning) => {
             let signal = if options.keep_handlers {
-                reap::Signal::USR1
+                Signal::USR1
             } else {
-                reap::Signal::TERM
+                Signal::TERM
             };
             let identity = holder.identity().ok_or_else(|| {
                 Failure::new(
@@ -127,7 +128,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
                 )
                 .with_cure("end it yourself")
             })?;
-            reap::signal(identity, signal).map_err(|e| {
+            process_signal::send(identity, signal).map_err(|e| {
                 Failure::new(ExitCode::System, "failed to signal the daemon").caused_by(e)
             })?;
         }

@@ -1,0 +1,94 @@
+//! `wg run`: one command in the foreground under the same supervisor.
+
+use std::path::Path;
+
+use supervisor::{Policy, ValidPolicy};
+
+use super::args::{RestartWhen, Run};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::foreground::{self, Restart, RunOptions};
+use crate::names::EventKind;
+use crate::report::Report;
+use crate::store::config::Config;
+use crate::store::events::EventLine;
+
+/// Runs the command and returns the code that the process leaves with.
+pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
+    let options = RunOptions {
+        command: args.command.clone(),
+        restart: match args.restart {
+            RestartWhen::OnFailure => Restart::OnFailure,
+            RestartWhen::Always => Restart::Always,
+            RestartWhen::Never => Restart::Never,
+        },
+        policy: policy(args.policy.as_deref(), args.max_crashes)?,
+    };
+    let (quiet, events) = (report.is_quiet(), args.events);
+    foreground::run(&options, move |event| {
+        if events {
+            crate::report::event_to_stderr(event);
+        } else if !quiet && is_worth_a_line(event) {
+            crate::report::aside(&format!("wg run: {}", event.text));
+        }
+    })
+}
+
+/// What a person at the terminal wants to read: what went wrong and what comes next.
+fn is_worth_a_line(event: &EventLine) -> bool {
+    match event.event {
+        EventKind::Exited => event
+            .verdict
+            .as_ref()
+            .is_none_or(|verdict| verdict["class"] != "success"),
+        EventKind::Backoff => event.delay_ms.is_some_and(|delay| delay > 0),
+        EventKind::SpawnFailed
+        | EventKind::Degraded
+        | EventKind::Parked
+        | EventKind::MemoryWarning
+        | EventKind::BudgetWarning
+        | EventKind::OrphanEnded => true,
+        EventKind::DaemonStarted
+        | EventKind::Adopted
+        | EventKind::Held
+        | EventKind::HolderGone
+        | EventKind::Spawned
+        | EventKind::Unparked
+        | EventKind::Idle
+        | EventKind::Woken
+        | EventKind::TurnStarted
+        | EventKind::TurnFinished
+        | EventKind::TurnInterrupted
+        | EventKind::LaneBlocked
+        | EventKind::LaneReclaimed
+        | EventKind::ReleaseRequested
+        | EventKind::TakenOver
+        | EventKind::Archived
+        | EventKind::Purged
+        | EventKind::Restored
+        | EventKind::Stopped => false,
+    }
+}
+
+/// The policy: that of a file's `[supervisor]` section, else the standard one, with the crash limit of the command line.
+fn policy(file: Option<&Path>, max_crashes: Option<u32>) -> Result<ValidPolicy, Failure> {
+    let mut policy = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::new(
+                    ExitCode::Config,
+                    format!("failed to read `{}`", path.display()),
+                )
+                .caused_by(error)
+            })?;
+            Config::parse(&text, path)?.supervisor
+        }
+        None => Policy::standard(),
+    };
+    if let Some(limit) = max_crashes {
+        policy.crash_hard = limit;
+    }
+    policy.validate().map_err(|error| {
+        Failure::new(ExitCode::Config, "the restart policy makes no sense").caused_by(error)
+    })
+}

@@ -1,0 +1,279 @@
+//! A machine's notices in words and as events: the same for chats and for `wg run`.
+
+use std::time::Duration;
+
+use log::Level;
+use serde_json::json;
+use supervisor::{Account, Holder, Moment, Notice, ParkReason, SpawnFailure, UnparkedBy};
+
+use crate::clock::{self, Timestamp};
+use crate::names::EventKind;
+use crate::store::events::EventLine;
+
+/// How much a person wants to hear of a notice.
+#[must_use]
+pub fn level(notice: &Notice) -> Level {
+    match notice {
+        Notice::SpawnFailed { .. }
+        | Notice::Degraded { .. }
+        | Notice::BudgetWarning { .. }
+        | Notice::Parked { .. } => Level::Warn,
+        Notice::Backoff { delay, .. } if delay.is_zero() => Level::Debug,
+        Notice::Spawned { .. }
+        | Notice::Adopted { .. }
+        | Notice::Exited { .. }
+        | Notice::Backoff { .. }
+        | Notice::Held { .. }
+        | Notice::Contended { .. }
+        | Notice::HolderGone { .. }
+        | Notice::Unparked { .. }
+        | Notice::WokenEarly { .. }
+        | Notice::Stopping { .. }
+        | Notice::Finished => Level::Info,
+        Notice::Idle | Notice::NotNow { .. } | Notice::Stopped => Level::Debug,
+    }
+}
+
+/// The event that a notice is written as; `None` for those that another event tells better.
+///
+/// `line` makes the event of a kind with its sentence; `what` is what runs, such as `handler`, and `because` follows a start in
+/// parentheses.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each notice, side by side"
+)]
+pub fn event(
+    notice: &Notice,
+    what: &str,
+    because: &str,
+    line: impl FnOnce(EventKind, String) -> EventLine,
+) -> Option<EventLine> {
+    let because = if because.is_empty() {
+        String::new()
+    } else {
+        format!(" ({because})")
+    };
+    Some(match notice {
+        Notice::Spawned { pid, .. } => of_process(
+            *pid,
+            line(
+                EventKind::Spawned,
+                format!("{what} {pid} was started{because}"),
+            ),
+        ),
+        Notice::Adopted { pid, .. } => of_process(
+            *pid,
+            line(
+                EventKind::Adopted,
+                format!("{what} {pid} of an earlier daemon was adopted"),
+            ),
+        ),
+        Notice::SpawnFailed { failure, .. } => {
+            let (SpawnFailure::Permanent { reason } | SpawnFailure::Transient { reason }) = failure;
+            line(
+                EventKind::SpawnFailed,
+                format!("no {what} was started: {reason}"),
+            )
+        }
+        // Told with the verdict, by whoever judged; the stop that is under way, by what it led to.
+        Notice::Exited { .. } | Notice::Stopping { .. } => return None,
+        Notice::Backoff {
+            account,
+            number,
+            delay,
+            until,
+        } => EventLine {
+            delay_ms: Some(millis(*delay)),
+            until: Some(wall(*until)),
+            crash_count: matches!(account, Account::Crash).then_some(*number),
+            ..line(
+                EventKind::Backoff,
+                format!(
+                    "starts again in {} ({} {number})",
+                    clock::span(*delay),
+                    account_name(*account)
+                ),
+            )
+        },
+        Notice::Degraded {
+            number,
+            in_window,
+            window,
+            pace,
+        } => EventLine {
+            delay_ms: Some(millis(*pace)),
+            crash_count: Some(*number),
+            ..line(
+                EventKind::Degraded,
+                format!(
+                    "{in_window} crashes within {} (number {number}): one attempt every {} from now on",
+                    clock::span(*window),
+                    clock::span(*pace)
+                ),
+            )
+        },
+        Notice::BudgetWarning {
+            account,
+            count,
+            budget,
+            window,
+            peak,
+        } => EventLine {
+            budget: Some(
+                json!({ "account": account_name(*account), "count": count, "window_ms": millis(*window) }),
+            ),
+            ..line(
+                if matches!(account, Account::Memory) {
+                    EventKind::MemoryWarning
+                } else {
+                    EventKind::BudgetWarning
+                },
+                budget_text(*account, *count, *budget, *window, *peak),
+            )
+        },
+        Notice::Held { holder } => held_by(
+            holder,
+            line(
+                EventKind::Held,
+                format!("held by live {holder}: no attempt while it lives"),
+            ),
+        ),
+        Notice::Contended {
+            holder,
+            refusals,
+            until,
+        } => EventLine {
+            until: Some(wall(*until)),
+            ..held_by(
+                holder,
+                line(
+                    EventKind::Held,
+                    format!(
+                        "held by {holder}, which cannot be watched: the lock is looked at again (refusal {refusals})"
+                    ),
+                ),
+            )
+        },
+        Notice::HolderGone { holder } => held_by(
+            holder,
+            line(EventKind::HolderGone, format!("{holder} is gone")),
+        ),
+        Notice::Parked { reason } => {
+            line(EventKind::Parked, format!("parked: {}", park_text(reason)))
+        }
+        Notice::Unparked { by } => {
+            let who = match by {
+                UnparkedBy::Resume => "a person resumed it",
+                UnparkedBy::ConfigChanged => "its configuration changed",
+                UnparkedBy::HolderGone => "the holder is gone",
+                UnparkedBy::Adopted => "a process of it was found alive",
+            };
+            line(EventKind::Unparked, format!("un-parked: {who}"))
+        }
+        Notice::Idle => line(
+            EventKind::Idle,
+            "nobody needs it: a message or a consumer wakes it".to_owned(),
+        ),
+        Notice::WokenEarly { account, number } => line(
+            EventKind::Woken,
+            format!(
+                "work cut a pause short ({} {number})",
+                account_name(*account)
+            ),
+        ),
+        Notice::NotNow { reason, until } => EventLine {
+            until: Some(wall(*until)),
+            ..line(
+                EventKind::Backoff,
+                format!("cannot start just now: {reason}"),
+            )
+        },
+        Notice::Stopped => line(
+            EventKind::Stopped,
+            "down, and nothing is left of it".to_owned(),
+        ),
+        Notice::Finished => line(EventKind::Stopped, "its work is done".to_owned()),
+    })
+}
+
+fn budget_text(
+    account: Account,
+    count: u32,
+    budget: u32,
+    window: Duration,
+    peak: Option<u64>,
+) -> String {
+    let text = format!(
+        "{count} restarts within {} on the {} account, {budget} are free",
+        clock::span(window),
+        account_name(account)
+    );
+    match peak {
+        Some(peak) => format!(
+            "{text}; it used up to {} MiB: give it more (service.memory_cap) or look for a leak",
+            peak / (1 << 20)
+        ),
+        None => text,
+    }
+}
+
+/// What an account is called in a sentence.
+#[must_use]
+pub fn account_name(account: Account) -> &'static str {
+    match account {
+        Account::Crash => "crash",
+        Account::Clean => "clean restart",
+        Account::Memory => "memory",
+        Account::Contention => "contention",
+        Account::Dependency => "dependency",
+        Account::Release => "release",
+        Account::NotNow => "not now",
+    }
+}
+
+/// Why something is parked, in a sentence.
+#[must_use]
+pub fn park_text(reason: &ParkReason) -> String {
+    match reason {
+        ParkReason::Permanent { reason } => reason.clone(),
+        ParkReason::CrashLimit { crashes, last } => {
+            format!("it crashed {crashes} times; the last time it {last}")
+        }
+        ParkReason::Contended {
+            holder, refusals, ..
+        } => {
+            format!("{holder} held the session through {refusals} looks at the lock")
+        }
+    }
+}
+
+/// A moment of the driver's clock on the wall clock.
+#[must_use]
+pub fn wall(moment: Moment) -> Timestamp {
+    let now = supervisor::clock::now();
+    if moment >= now {
+        clock::now().plus(moment.since(now))
+    } else {
+        let past = millis(now.since(moment));
+        let past = i64::try_from(past).unwrap_or(i64::MAX);
+        Timestamp::from_millis(clock::now().millis().saturating_sub(past))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn of_process(pid: u32, line: EventLine) -> EventLine {
+    EventLine {
+        pid: Some(pid),
+        ..line
+    }
+}
+
+fn held_by(holder: &Holder, line: EventLine) -> EventLine {
+    EventLine {
+        holder: Some(json!({ "pid": holder.pid, "kind": holder.label })),
+        ..line
+    }
+}
