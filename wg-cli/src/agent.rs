@@ -105,6 +105,9 @@ impl AgentSpec {
     }
 
     fn of_workspace_on(config: &Config, path: &OsStr) -> Result<Self, Failure> {
+        if let Some(command) = &config.service.agent_command {
+            return Ok(Self::of_command(config, command));
+        }
         let found = || KNOWN.into_iter().find(|name| on_path(name, path).is_some());
         let name = config
             .service

@@ -19,6 +19,9 @@ use crate::agent::BUILT_IN;
 use crate::failure::Failure;
 use crate::names::Protocol;
 
+/// What a command looks like, for complaints.
+const A_COMMAND: &str = "a list of texts, the program first";
+
 /// The settings of a workspace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -35,6 +38,8 @@ pub struct Config {
 pub struct ServiceConfig {
     /// The agent of chats that name none; the first known one on PATH if `None`.
     pub agent: Option<String>,
+    /// The command line that answers chats that name no agent, if `agent` was given as a list.
+    pub agent_command: Option<Vec<String>>,
     /// How many turns run at a time.
     pub max_turns: MaxTurns,
     /// How long a handler stays with nobody there and nothing to do.
@@ -120,6 +125,7 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
             agent: None,
+            agent_command: None,
             max_turns: MaxTurns::Auto,
             idle_timeout: Duration::from_secs(300),
             stall_ceiling: Duration::from_secs(600),
@@ -206,12 +212,23 @@ impl Config {
     }
 
     fn read_service(&mut self, mut section: Section<'_>) -> Result<(), Failure> {
-        let names = self.agent_names().join(", ");
-        let agent = section.get("agent", &format!("one of: {names}"), |value| {
-            setting::text(value).filter(|name| self.agent_names().contains(&name.as_str()))
+        let allowed = format!(
+            "one of {}, or a command as a list of texts",
+            self.agent_names().join(", ")
+        );
+        let agent = section.get("agent", &allowed, |value| match value.as_str() {
+            Some(name) => self
+                .agent_names()
+                .contains(&name)
+                .then(|| Ok(name.to_owned())),
+            None => command_line(value).map(Err),
         })?;
         let service = &mut self.service;
-        service.agent = agent;
+        match agent {
+            Some(Ok(name)) => service.agent = Some(name),
+            Some(Err(command)) => service.agent_command = Some(command),
+            None => {}
+        }
         section.set(
             &mut service.max_turns,
             "max_turns",
@@ -332,19 +349,16 @@ fn read_policy(mut section: Section<'_>) -> Result<Policy, Failure> {
     )?;
     match policy.clone().validate() {
         Ok(_) => {}
-        Err(error) => return Err(section.refuse(error.field, error.allowed)),
+        Err(error) => return Err(section.refuse_value(error.field, &error.value, error.allowed)),
     }
     section.finish()?;
     Ok(policy)
 }
 
 fn read_agent(name: &str, mut section: Section<'_>) -> Result<AgentConfig, Failure> {
-    let command = section.get("command", "a list of texts, the program first", |value| {
-        setting::texts(value)
-            .filter(|argv| argv.first().is_some_and(|program| !program.is_empty()) && no_nul(argv))
-    })?;
+    let command = section.get("command", A_COMMAND, command_line)?;
     if command.is_none() && !BUILT_IN.contains(&name) {
-        return Err(section.refuse("command", "a list of texts, the program first"));
+        return Err(section.refuse("command", A_COMMAND));
     }
     let protocol = section.get("protocol", "\"stdin\" or \"arg\"", |value| {
         Protocol::parse(value.as_str()?)
@@ -411,6 +425,10 @@ fn read_agent(name: &str, mut section: Section<'_>) -> Result<AgentConfig, Failu
     Ok(agent)
 }
 
-fn no_nul(argv: &[String]) -> bool {
-    argv.iter().all(|argument| !argument.contains('\0'))
+/// Reads a program and its arguments.
+fn command_line(value: &DeValue<'_>) -> Option<Vec<String>> {
+    let argv = setting::texts(value)?;
+    let runnable =
+        !argv.first()?.is_empty() && argv.iter().all(|argument| !argument.contains('\0'));
+    runnable.then_some(argv)
 }

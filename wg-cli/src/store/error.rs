@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
@@ -39,6 +41,15 @@ pub enum StoreError {
     NotFound {
         /// The thing, such as "chat 3".
         what: String,
+    },
+    /// Another process holds the file's lock, and held it all the time that was waited.
+    Busy {
+        /// Which lock.
+        path: PathBuf,
+        /// Who holds it, if that can be told.
+        holder: Option<u32>,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// The path is a symbolic link, a pipe, a device, a directory or a socket; it was not followed and not read.
     NotARegularFile {
@@ -78,6 +89,25 @@ impl fmt::Display for StoreError {
             ),
             Self::AlreadyExists { what } => write!(f, "{what} already exists"),
             Self::NotFound { what } => write!(f, "{what} does not exist"),
+            Self::Busy {
+                path,
+                holder,
+                waited,
+            } => {
+                let waited = clock::span(*waited);
+                match holder {
+                    Some(pid) => write!(
+                        f,
+                        "process {pid} has held the lock `{}` for over {waited}",
+                        path.display()
+                    ),
+                    None => write!(
+                        f,
+                        "the lock `{}` has been held for over {waited}",
+                        path.display()
+                    ),
+                }
+            }
             Self::NotARegularFile { path } => {
                 write!(f, "`{}` is not a regular file", path.display())
             }
@@ -92,6 +122,7 @@ impl Error for StoreError {
             Self::Corrupt { .. }
             | Self::AlreadyExists { .. }
             | Self::NotFound { .. }
+            | Self::Busy { .. }
             | Self::NotARegularFile { .. } => None,
         }
     }
@@ -118,6 +149,13 @@ impl From<StoreError> for Failure {
             }
             StoreError::Corrupt { .. } => {
                 Self::new(ExitCode::Config, message).with_cure("wg doctor")
+            }
+            StoreError::Busy { holder, .. } => {
+                let who =
+                    holder.map_or_else(|| "its holder".to_owned(), |pid| format!("process {pid}"));
+                Self::new(ExitCode::Held, message).with_cure(format!(
+                    "see what {who} is doing; a stopped one goes on with kill -CONT"
+                ))
             }
             StoreError::NotARegularFile { .. } => Self::new(ExitCode::Config, message).with_cure(
                 "move it away; wg follows no links and opens no pipes among its own files",

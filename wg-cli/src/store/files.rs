@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::fcntl::OFlag;
 
 use super::StoreError;
+pub use super::lock::{SideLock, locked};
 
 /// What every open of a state file carries: no link is followed, no pipe or device blocks, no child inherits the descriptor.
 const GUARD_FLAGS: OFlag = OFlag::O_NOFOLLOW
@@ -272,75 +273,6 @@ pub fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
     File::open(directory)
         .and_then(|file| file.sync_all())
         .map_err(StoreError::io("sync", directory))
-}
-
-/// Holds the lock of a side file; given back when this is dropped.
-#[derive(Debug)]
-#[must_use = "the lock is given back when this is dropped"]
-pub struct SideLock {
-    file: File,
-}
-
-impl SideLock {
-    /// Waits for the lock of `side_file`, which is created if need be.
-    ///
-    /// The side file is never removed by `wg`. Somebody may remove it all the same: then the path leads to another file than the one that
-    /// was locked, and the lock is taken again on the new one.
-    ///
-    /// # Errors
-    /// As [`open`].
-    pub fn acquire(side_file: &Path) -> Result<Self, StoreError> {
-        loop {
-            let file = open(
-                side_file,
-                OpenOptions::new().read(true).write(true).create(true),
-            )?;
-            lock_uninterrupted(&file).map_err(StoreError::io("lock", side_file))?;
-            let ours = file
-                .metadata()
-                .map_err(StoreError::io("look at", side_file))?;
-            let lock = Self { file };
-            match fs::symlink_metadata(side_file) {
-                Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
-                    return Ok(lock);
-                }
-                Ok(_) | Err(_) => drop(lock),
-            }
-        }
-    }
-}
-
-impl Drop for SideLock {
-    fn drop(&mut self) {
-        // Explicitly: closing alone would leave the lock with a child that another thread is just about to exec.
-        if let Err(error) = self.file.unlock() {
-            log::warn!("a file lock could not be given back: {error}");
-        }
-    }
-}
-
-/// Takes the lock, again after each signal.
-fn lock_uninterrupted(file: &File) -> io::Result<()> {
-    loop {
-        match file.lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// Runs `work` while the lock of `side_file` is held.
-///
-/// # Errors
-/// As [`SideLock::acquire`], and whatever `work` returns.
-pub fn locked<R, E: From<StoreError>>(
-    side_file: &Path,
-    work: impl FnOnce() -> Result<R, E>,
-) -> Result<R, E> {
-    let lock = SideLock::acquire(side_file)?;
-    let result = work();
-    drop(lock);
-    result
 }
 
 /// Returns `path` with `suffix` added to its name: `inbox.jsonl` and `.lock` give `inbox.jsonl.lock`.

@@ -3,87 +3,16 @@
 //! A change rewrites the lines that it touches and keeps every other byte: other kinds, comments, blank lines, lines that nobody can read.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use serde_json::json;
 
+pub use super::chat_id::ChatId;
+use super::chat_task::chat_of;
+pub use super::chat_task::{ARCHIVED_TAG, ChatTask, LEGACY_LOOP_TAG, LOOP_TAG};
 use super::files;
 use super::task::{Parsed, Task};
 use super::{StoreError, Workspace, resolve};
-use crate::clock::{self, Timestamp};
-
-/// The tag of a chat that is to be served.
-pub const LOOP_TAG: &str = "chat-loop";
-/// The same, in the words of earlier versions.
-pub const LEGACY_LOOP_TAG: &str = "coordinator-loop";
-/// The tag of a chat that was retired.
-pub const ARCHIVED_TAG: &str = "archived";
-
-/// The number of a chat.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct ChatId(pub u32);
-
-impl ChatId {
-    /// Returns the id of its task: `.chat-3`.
-    #[must_use]
-    pub fn task_id(self) -> String {
-        format!(".chat-{}", self.0)
-    }
-
-    /// Returns the id that earlier versions gave its task: `.coordinator-3`.
-    #[must_use]
-    pub fn legacy_task_id(self) -> String {
-        format!(".coordinator-{}", self.0)
-    }
-
-    /// Reads the id of a task, in either form; the very old `.coordinator` is chat 0.
-    #[must_use]
-    pub fn from_task_id(id: &str) -> Option<Self> {
-        if id == ".coordinator" {
-            return Some(Self(0));
-        }
-        id.strip_prefix(".chat-")
-            .or_else(|| id.strip_prefix(".coordinator-"))
-            .and_then(Self::from_digits)
-    }
-
-    /// Reads a number as `wg` writes it: no sign, no leading zero, not over [`u32::MAX`].
-    #[must_use]
-    pub fn from_digits(digits: &str) -> Option<Self> {
-        let canonical = digits == "0"
-            || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
-        if canonical {
-            digits.parse().ok().map(Self)
-        } else {
-            None
-        }
-    }
-
-    /// Reads every form of the number: `3`, `chat-3`, `.chat-3`, `coordinator-3`, `.coordinator-3`.
-    #[must_use]
-    pub fn from_any_form(text: &str) -> Option<Self> {
-        let bare = text.strip_prefix('.').unwrap_or(text);
-        if bare == "coordinator" {
-            return Some(Self(0));
-        }
-        match bare
-            .strip_prefix("chat-")
-            .or_else(|| bare.strip_prefix("coordinator-"))
-        {
-            Some(digits) => Self::from_digits(digits),
-            None => Self::from_digits(text),
-        }
-    }
-}
-
-impl fmt::Display for ChatId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("chat-{}", self.0))
-    }
-}
+use crate::clock;
 
 /// A line as it was read.
 #[derive(Debug, Clone)]
@@ -108,39 +37,6 @@ pub struct Loaded {
     pub graph: Graph,
     /// One sentence for each line that was skipped.
     pub warnings: Vec<String>,
-}
-
-/// A chat, as its task says it.
-#[derive(Debug, Clone)]
-pub struct ChatTask {
-    /// Its number.
-    pub id: ChatId,
-    /// The id that the task has in the graph now.
-    pub task_id: String,
-    /// The title of the task, such as `Chat: alpha`.
-    pub title: String,
-    /// The name that a person gave it, which is its title without `Chat: `.
-    pub name: Option<String>,
-    /// The status of the task.
-    pub status: String,
-    /// Whether it is to be served: the loop tag, not archived, not done and not abandoned.
-    pub live: bool,
-    /// Whether it was retired.
-    pub archived: bool,
-    /// Whether its task has the form of an earlier version.
-    pub legacy: bool,
-    /// The command that answers, if one was given.
-    pub argv: Option<Vec<String>>,
-    /// The agent that answers, if one was named.
-    pub preset: Option<String>,
-    /// Where its agent works.
-    pub cwd: Option<std::path::PathBuf>,
-    /// The model, for agents that have a choice.
-    pub model: Option<String>,
-    /// The endpoint, for agents that have a choice.
-    pub endpoint: Option<String>,
-    /// When it was made.
-    pub created_at: Option<Timestamp>,
 }
 
 /// What a new chat is to be.
@@ -525,35 +421,4 @@ fn line_end(line: &[u8]) -> &'static [u8] {
     } else {
         b"\n"
     }
-}
-
-/// Reads a task as a chat, if its id is that of one.
-fn chat_of(task: &Task) -> Option<ChatTask> {
-    let id = ChatId::from_task_id(task.id())?;
-    let tags = task.tags();
-    let tagged = |tag: &str| tags.iter().any(|there| there == tag);
-    let status = task.status();
-    let archived = tagged(ARCHIVED_TAG);
-    let ended = ["done", "abandoned"].contains(&status.as_str());
-    let title = task.title();
-    let name = ["Chat: ", "Coordinator: "]
-        .iter()
-        .find_map(|prefix| title.strip_prefix(prefix))
-        .map(str::to_owned);
-    Some(ChatTask {
-        id,
-        task_id: task.id().to_owned(),
-        name,
-        live: (tagged(LOOP_TAG) || tagged(LEGACY_LOOP_TAG)) && !archived && !ended,
-        archived,
-        legacy: task.id() != id.task_id(),
-        argv: Some(task.texts("command_argv")).filter(|argv| !argv.is_empty()),
-        preset: task.text("executor_preset_name"),
-        cwd: task.text("working_dir").map(Into::into),
-        model: task.text("model"),
-        endpoint: task.text("endpoint"),
-        created_at: task.time("created_at"),
-        title,
-        status,
-    })
 }

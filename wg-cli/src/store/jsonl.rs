@@ -205,13 +205,21 @@ impl<'a> LinesBackwards<'a> {
         if self.complete_end.is_some() {
             return Ok(None);
         }
-        let end = self.unread + self.pending.len() as u64;
+        let mut end = self.unread + self.pending.len() as u64;
         let start = loop {
             if let Some(at) = self.pending.iter().rposition(|byte| *byte == b'\n') {
                 break at + 1;
             }
-            if !self.fill()? {
-                break 0;
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => break 0,
+                // A writer has moved a torn tail away since we looked at the length; whole lines it leaves alone.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.unread = self.file.metadata()?.len();
+                    self.pending.clear();
+                    end = self.unread;
+                }
+                Err(error) => return Err(error),
             }
         };
         let tail = self.pending.split_off(start);
@@ -256,5 +264,43 @@ impl<'a> LinesBackwards<'a> {
                 return Ok(Some(line));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::{BLOCK, LinesBackwards};
+
+    #[test]
+    fn lines_come_back_whole_and_in_reverse_whatever_their_length() {
+        let block = usize::try_from(BLOCK).unwrap();
+        let lengths = [0, 1, block - 1, block, block + 1, 3 * block, 5, 0];
+        let lines: Vec<Vec<u8>> = lengths.iter().map(|length| vec![b'x'; *length]).collect();
+        for torn in [&b""[..], b"torn", &vec![b't'; 2 * block]] {
+            let mut file = tempfile::tempfile().unwrap();
+            for line in &lines {
+                file.write_all(&[line, &b"\n"[..]].concat()).unwrap();
+            }
+            file.write_all(torn).unwrap();
+            let length = file.metadata().unwrap().len();
+            let mut back = LinesBackwards::new(&file, length);
+            assert_eq!(back.torn_tail().unwrap().unwrap_or_default(), torn);
+            for line in lines.iter().rev() {
+                assert_eq!(back.next_line().unwrap().as_ref(), Some(line));
+            }
+            assert_eq!(back.next_line().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_tail_that_a_writer_took_away_meanwhile_is_no_error() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"one\ntwo\n").unwrap();
+        let mut back = LinesBackwards::new(&file, 100);
+        assert_eq!(back.next_line().unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(back.next_line().unwrap().as_deref(), Some(&b"one"[..]));
+        assert_eq!(back.next_line().unwrap(), None);
     }
 }

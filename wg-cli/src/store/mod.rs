@@ -3,7 +3,9 @@
 //! Three rules hold for every file here. A rewrite goes through a temporary file and a rename; a read-modify-write happens under the lock
 //! of the file; a line or a field that we do not understand is kept as it was.
 
+mod chat_id;
 pub mod chat_state;
+mod chat_task;
 pub mod config;
 mod cursor;
 pub mod error;
@@ -14,8 +16,10 @@ pub mod files;
 pub mod graph;
 mod json;
 pub mod jsonl;
+mod lock;
 mod message_log;
 pub mod messages;
+mod notify;
 pub mod registry;
 pub mod rename;
 pub mod resolve;

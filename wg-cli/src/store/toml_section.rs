@@ -135,8 +135,17 @@ impl<'t> Section<'t> {
         Ok(())
     }
 
-    /// Returns the failure for a key's value.
+    /// Returns the failure for a key's value, or for its absence.
     pub(super) fn refuse(&self, key: &str, allowed: &str) -> Failure {
+        self.refuse_as(key, "is missing", allowed)
+    }
+
+    /// As [`Section::refuse`], for a key that has the default `value` where it is absent.
+    pub(super) fn refuse_value(&self, key: &str, value: &str, allowed: &str) -> Failure {
+        self.refuse_as(key, &format!("is {value} where it is not set"), allowed)
+    }
+
+    fn refuse_as(&self, key: &str, absent: &str, allowed: &str) -> Failure {
         let there = self
             .table
             .iter()
@@ -148,7 +157,7 @@ impl<'t> Section<'t> {
             )
         } else {
             let first = self.table.iter().map(|(key, _)| key.span().start).min();
-            (first.unwrap_or(0), "is missing".to_owned())
+            (first.unwrap_or(0), absent.to_owned())
         };
         let what = format!("`{}.{key}` {state}, allowed is {allowed}", self.name);
         self.source.failure(offset, &what)

@@ -1,15 +1,15 @@
 //! Waiting for a change in a directory, for a descriptor or for a moment, whichever comes first.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::StoreError;
+use super::notify::Notify;
 use crate::clock;
 
 /// How often a directory is looked at where the kernel tells nothing about it.
@@ -35,7 +35,7 @@ pub struct DirWatch {
 
 #[derive(Debug)]
 enum Source {
-    Kernel(Inotify),
+    Kernel(Notify),
     /// Why the kernel tells nothing.
     Poll(String),
 }
@@ -49,10 +49,10 @@ impl DirWatch {
     /// [`StoreError::Io`] if the directory is not there.
     pub fn new(dir: &Path) -> Result<Self, StoreError> {
         std::fs::metadata(dir).map_err(StoreError::io("watch", dir))?;
-        let source = match watch(dir) {
-            Ok(inotify) => Source::Kernel(inotify),
-            Err(errno) => {
-                let why = format!("no kernel watch on `{}`: {}", dir.display(), errno.desc());
+        let source = match Notify::on_directory(dir) {
+            Ok(notify) => Source::Kernel(notify),
+            Err(error) => {
+                let why = format!("no kernel watch on `{}`: {}", dir.display(), error);
                 log::warn!("{why}; looking every second instead");
                 Source::Poll(why)
             }
@@ -77,7 +77,7 @@ impl DirWatch {
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
-            Source::Kernel(inotify) => Some(inotify.as_fd()),
+            Source::Kernel(notify) => Some(notify.fd()),
             Source::Poll(_) => None,
         }
     }
@@ -85,18 +85,16 @@ impl DirWatch {
     /// Takes the changes that are there, so that the descriptor is no longer readable.
     pub fn drain(&mut self) {
         let gone = match &self.source {
-            Source::Kernel(inotify) => drained(inotify),
+            Source::Kernel(notify) => notify.drain(),
             Source::Poll(_) => false,
         };
         if gone {
             // Removed and perhaps made again: the old watch tells nothing any more.
-            self.source = match watch(&self.dir) {
-                Ok(inotify) => Source::Kernel(inotify),
-                Err(errno) => Source::Poll(format!(
-                    "`{}` went away: {}",
-                    self.dir.display(),
-                    errno.desc()
-                )),
+            self.source = match Notify::on_directory(&self.dir) {
+                Ok(notify) => Source::Kernel(notify),
+                Err(error) => {
+                    Source::Poll(format!("`{}` went away: {}", self.dir.display(), error))
+                }
             };
         }
     }
@@ -147,8 +145,8 @@ impl DirWatch {
             }
             if look_again.is_some_and(|at| at <= now) {
                 // The directory may be there again, or a watch be free.
-                if let Ok(inotify) = watch(&self.dir) {
-                    self.source = Source::Kernel(inotify);
+                if let Ok(notify) = Notify::on_directory(&self.dir) {
+                    self.source = Source::Kernel(notify);
                 }
                 return Ok(Woke::Changed);
             }
@@ -156,34 +154,8 @@ impl DirWatch {
     }
 }
 
-/// Asks the kernel for a watch.
-fn watch(dir: &Path) -> Result<Inotify, Errno> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let flags = AddWatchFlags::IN_MODIFY
-        | AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_MOVE_SELF
-        | AddWatchFlags::IN_ONLYDIR;
-    inotify.add_watch(dir, flags)?;
-    Ok(inotify)
-}
-
-/// Reads every event that is there; `true` if the watch is over because the directory is gone.
-fn drained(inotify: &Inotify) -> bool {
-    let over =
-        AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-    let mut gone = false;
-    while let Ok(events) = inotify.read_events() {
-        gone |= events.iter().any(|event| event.mask.intersects(over));
-    }
-    gone
-}
-
 /// Returns the time until `until` for poll(2), rounded up so that it is never woken early for nothing.
-fn timeout(until: Option<Instant>) -> PollTimeout {
+pub(super) fn timeout(until: Option<Instant>) -> PollTimeout {
     let Some(until) = until else {
         return PollTimeout::NONE;
     };

@@ -69,6 +69,11 @@ fn the_default_is_the_first_known_agent_on_the_path_and_else_the_echo() {
         bin(&["codex", "claude"]).path().as_os_str(),
         "claude -p",
     );
+    let command = "[service]\nagent = [\"my-agent\", \"--say\", \"{message}\"]";
+    assert_eq!(
+        answers(command, "", &nothing, "my-agent --say {message}").protocol,
+        Protocol::Arg
+    );
     let file = bin(&["claude"]);
     fs::set_permissions(
         file.path().join("claude"),

@@ -149,7 +149,7 @@ fn a_bad_value_is_told_with_file_line_key_and_what_is_allowed() {
     );
     complains(
         "[service]\nagent = \"nobody\"\n[agents.a]\ncommand = [\"a\"]",
-        "`config.toml` line 2: `service.agent` is \"nobody\", allowed is one of: a, claude, codex, echo",
+        "`config.toml` line 2: `service.agent` is \"nobody\", allowed is one of a, claude, codex, echo, or a command as a list of texts",
     );
     complains(
         "[service]\nlog_keep = 5000",
@@ -216,6 +216,10 @@ fn the_supervisors_own_rules_are_told_in_the_same_form() {
         "{complaint}"
     );
     assert!(parse("[supervisor]\nbackoff_first = 0\nunsafe_no_backoff = true").is_ok());
+    complains(
+        "[supervisor]\nbackoff_first = \"2m\"",
+        "`config.toml` line 2: `supervisor.backoff_cap` is 60s where it is not set, allowed is not less than the first pause",
+    );
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use wg_cli::exit_code::ExitCode;
+use wg_cli::failure::Failure;
 use wg_cli::store::StoreError;
 use wg_cli::store::files;
 
@@ -179,4 +182,34 @@ fn rotation_keeps_as_many_as_it_is_told() {
     fs::write(&path, "5").unwrap();
     files::rotate(&path, 0).unwrap();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_lock_that_is_held_too_long_is_told_with_its_holder() {
+    let dir = TempDir::new().unwrap();
+    let side = dir.path().join("x.lock");
+    let held = files::SideLock::acquire(&side).unwrap();
+    let refused = files::SideLock::acquire_within(&side, Duration::from_millis(10)).unwrap_err();
+    assert!(
+        matches!(refused, StoreError::Busy { holder: Some(pid), .. } if pid == std::process::id()),
+        "{refused:?}"
+    );
+    assert_eq!(Failure::from(refused).code, ExitCode::Held);
+    drop(held);
+    drop(files::SideLock::acquire_within(&side, Duration::ZERO).unwrap());
+}
+
+#[test]
+fn a_lock_that_becomes_free_is_taken_at_once() {
+    let dir = TempDir::new().unwrap();
+    let side = dir.path().join("x.lock");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    drop(files::SideLock::acquire(&side).unwrap());
+                }
+            });
+        }
+    });
 }

@@ -1,0 +1,164 @@
+//! The lock of a side file, under which a file of the workspace is read, changed and written.
+//!
+//! It is flock(2), so that the earlier tool and this one exclude each other, and so that the kernel frees it when its holder dies. A holder
+//! that was stopped keeps it: nobody waits for one of those for ever.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::notify::Notify;
+use super::{StoreError, files};
+use crate::clock;
+
+/// How long a lock is waited for. Work under one takes milliseconds, on a slow disk perhaps seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a lock is tried where the kernel does not tell when it is free.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// How often it is tried besides: a holder may give the lock back and keep its file open.
+const TRY_ANYWAY: Duration = Duration::from_secs(1);
+
+/// Holds the lock of a side file; given back when this is dropped.
+#[derive(Debug)]
+#[must_use = "the lock is given back when this is dropped"]
+pub struct SideLock {
+    file: File,
+}
+
+impl SideLock {
+    /// Waits for the lock of `side_file`, which is created if need be, for at most 30 s.
+    ///
+    /// The side file is never removed by `wg`. Somebody may remove it all the same: then the path leads to another file than the one that
+    /// was locked, and the lock is taken again on the new one.
+    ///
+    /// # Errors
+    /// As [`files::open`], and [`StoreError::Busy`] when the time is over.
+    pub fn acquire(side_file: &Path) -> Result<Self, StoreError> {
+        Self::acquire_within(side_file, PATIENCE)
+    }
+
+    /// As [`SideLock::acquire`], with the time given.
+    ///
+    /// # Errors
+    /// As [`SideLock::acquire`].
+    pub fn acquire_within(side_file: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let deadline = clock::steady() + patience;
+        loop {
+            let file = files::open(
+                side_file,
+                OpenOptions::new().read(true).write(true).create(true),
+            )?;
+            let got =
+                wait(&file, side_file, deadline).map_err(StoreError::io("lock", side_file))?;
+            if got == Got::Nothing {
+                let holder = holder_of(&file);
+                return Err(StoreError::Busy {
+                    path: side_file.to_owned(),
+                    holder,
+                    waited: patience,
+                });
+            }
+            if is_at(&file, side_file) && got == Got::Lock {
+                return Ok(Self { file });
+            }
+        }
+    }
+}
+
+impl Drop for SideLock {
+    fn drop(&mut self) {
+        // Explicitly: closing alone would leave the lock with a child that another thread is just about to exec.
+        if let Err(error) = self.file.unlock() {
+            log::warn!("a file lock could not be given back: {error}");
+        }
+    }
+}
+
+/// Runs `work` while the lock of `side_file` is held.
+///
+/// # Errors
+/// As [`SideLock::acquire`], and whatever `work` returns.
+pub fn locked<R, E: From<StoreError>>(
+    side_file: &Path,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let lock = SideLock::acquire(side_file)?;
+    let result = work();
+    drop(lock);
+    result
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Got {
+    Lock,
+    /// The path leads to another file now.
+    OtherFile,
+    Nothing,
+}
+
+/// Tries to lock `file`, which is open at `path`, until `deadline`.
+fn wait(file: &File, path: &Path, deadline: Instant) -> io::Result<Got> {
+    if try_lock(file)? {
+        return Ok(Got::Lock);
+    }
+    // Only now, since most locks are free: a holder closes its descriptor after giving the lock back, and the kernel tells that. The watch
+    // stands before the next try, so no close between the two is missed.
+    let mut notify = Notify::on_close(path).ok();
+    loop {
+        if try_lock(file)? {
+            return Ok(Got::Lock);
+        }
+        if !is_at(file, path) {
+            return Ok(Got::OtherFile);
+        }
+        let now = clock::steady();
+        if now >= deadline {
+            return Ok(Got::Nothing);
+        }
+        match &mut notify {
+            Some(notify) => notify.wait(deadline.min(now + TRY_ANYWAY))?,
+            None => Notify::pause(deadline.min(now + TRY_EVERY))?,
+        }
+    }
+}
+
+/// Takes the lock if it is free, again after each signal.
+fn try_lock(file: &File) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Whether `path` leads to this very file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+        _ => false,
+    }
+}
+
+/// Returns who holds the lock, as far as the kernel says (`/proc/locks`, see `proc_locks(5)`).
+fn holder_of(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    let table = fs::read_to_string("/proc/locks").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = fields[..] else {
+            return None;
+        };
+        // The device is left out: some file systems show another one here than in stat(2).
+        let same = place.rsplit(':').next().and_then(|text| text.parse().ok()) == Some(inode);
+        if same { pid.parse().ok() } else { None }
+    })
+}
