@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::chat::read::{mark_as_read, merge, print_one};
 use super::context::Context;
-use super::conversation::Stream;
+use super::conversation::{Stream, streamed};
 use super::follow::Follower;
 use super::input;
 use crate::clock;
@@ -236,14 +236,10 @@ impl<'a> Screen<'a> {
 
     /// The reply so far; the file is emptied or removed when its turn is over.
     fn show_streamed(&mut self) -> Outcome<()> {
-        let path = self.dir.join(".streaming");
-        let Ok(bytes) = std::fs::read(&path) else {
+        let Some(so_far) = streamed(&self.dir) else {
             return Ok(());
         };
-        let so_far = String::from_utf8_lossy(&bytes);
-        // Half a character at the end is whole at the next look.
-        let so_far = so_far.trim_end_matches('\u{fffd}');
-        if let Some(news) = self.stream.news_of(so_far) {
+        if let Some(news) = self.stream.news_of(&so_far) {
             let news = news.to_owned();
             self.wipe_prompt()?;
             self.stream.piece(&news);

@@ -1,15 +1,18 @@
 //! Saying something to a chat and waiting for what it says: shared by `up`, `chat MESSAGE` and `chat attach`.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::context::Context;
+use super::wait::{self, ReplyWatch};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
 use crate::ops::{self, SendOptions};
 use crate::presence::Presence;
-use crate::reply::{self, Patience};
+use crate::reply::Patience;
 use crate::store::graph::ChatId;
 use crate::store::messages::{Durability, Message, Role};
 use crate::store::workspace::Workspace;
@@ -40,17 +43,16 @@ pub(super) fn ask(
         durability: Durability::Sync,
         user: None,
     };
+    let mut watch = ReplyWatch::begin(cx, workspace, chat)?;
+    // Somebody waits here: that keeps a handler from leaving as idle between two messages.
+    let presence = Presence::announce(workspace, chat, "a waiting message")?;
     let sent = ops::send(workspace, chat, text, options)?;
+    wait::refuse_to_wait_for_nothing(workspace, chat, sent.state)?;
     if let Some(note) = &sent.note {
         cx.report.note(note);
     }
-    refuse_to_wait_for_nothing(chat, sent.state)?;
-    // Somebody waits here: that keeps a handler from leaving as idle between two messages.
-    let presence = Presence::announce(workspace, chat, "a waiting message")?;
     let mut screen = Stream::new(cx);
-    let reply = reply::await_reply(workspace, chat, sent.inbox_id, patience, &mut |piece| {
-        screen.piece(piece);
-    })?;
+    let reply = watch.reply(sent.inbox_id, patience, &mut screen)?;
     drop(presence);
     let failed = reply.role == Role::SystemError;
     if cx.report.is_json() {
@@ -78,38 +80,6 @@ pub(super) fn ask(
     Ok(ExitCode::Ok)
 }
 
-/// A chat that a person stopped answers nobody: waiting would look like a hang.
-fn refuse_to_wait_for_nothing(chat: ChatId, state: ChatState) -> Outcome<()> {
-    let (code, what, cure) = match state {
-        ChatState::Stopped => (
-            ExitCode::Failed,
-            "is stopped; the message waits in its inbox",
-            format!("wg chat resume {chat}"),
-        ),
-        ChatState::Archived | ChatState::Purged => (
-            ExitCode::Failed,
-            "is retired; the message waits in its inbox",
-            format!("wg chat restore {chat}"),
-        ),
-        ChatState::Parked => (
-            ExitCode::Config,
-            "is parked; the message waits in its inbox",
-            format!("wg why {chat}"),
-        ),
-        ChatState::Running
-        | ChatState::Adopted
-        | ChatState::Starting
-        | ChatState::Queued
-        | ChatState::Idle
-        | ChatState::Held
-        | ChatState::Backoff
-        | ChatState::Degraded
-        | ChatState::Stopping
-        | ChatState::Dormant => return Ok(()),
-    };
-    Err(Failure::new(code, format!("{chat} {what}")).with_cure(cure))
-}
-
 /// What a failed turn means for a script: the agent's settings are wrong, it is down, or this one message failed.
 fn code_of_failed_turn(workspace: &Workspace, chat: ChatId) -> ExitCode {
     let Ok(rows) = ops::list_chats(workspace, true) else {
@@ -134,6 +104,16 @@ pub(super) fn fields(message: &Message) -> Outcome<Map<String, Value>> {
     serde_json::from_slice(&message.format()).map_err(|error| {
         Failure::new(ExitCode::Bug, "a message is not written as an object").caused_by(error)
     })
+}
+
+/// The reply in the making, without half a character at its end, which is whole at the next look.
+pub(super) fn streamed(session: &Path) -> Option<String> {
+    let bytes = std::fs::read(session.join(".streaming")).ok()?;
+    Some(
+        String::from_utf8_lossy(&bytes)
+            .trim_end_matches('\u{fffd}')
+            .to_owned(),
+    )
 }
 
 /// A reply that appears while it is made, on a terminal; elsewhere it is printed once, whole.
@@ -167,6 +147,17 @@ impl<'a> Stream<'a> {
         so_far
             .strip_prefix(self.shown.as_str())
             .filter(|news| !news.is_empty())
+    }
+
+    /// Shows what the file of the reply in the making holds beyond what is on the screen; its turn's end empties or removes it.
+    pub(super) fn show_file(&mut self, session: &Path) {
+        let Some(so_far) = streamed(session) else {
+            return;
+        };
+        if let Some(news) = self.news_of(&so_far) {
+            let news = news.to_owned();
+            self.piece(&news);
+        }
     }
 
     /// Shows the next piece.

@@ -19,6 +19,7 @@ mod session;
 mod table;
 mod up;
 mod usage;
+mod wait;
 mod why;
 mod workspace;
 

@@ -8,6 +8,7 @@ use super::{attach, conversation, input, workspace};
 use crate::daemon::start::{self, StartOptions};
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
+use crate::ipc::Client;
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{self, ChatRow};
@@ -19,11 +20,7 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
     // A message that cannot be sent must not leave a service behind.
     let message = up.message.as_deref().map(input::message).transpose()?;
     let workspace = find_or_make(cx)?;
-    let started = start::start(&workspace, &StartOptions { max_agents: None })?;
-    if !started.already {
-        cx.report
-            .note(&format!("started the service (pid {})", started.pid));
-    }
+    start_if_needed(cx, &workspace)?;
     let chat = choose_or_make(cx, &workspace, up.agent.as_deref())?;
     let patience = up.timeout.map_or(Patience::Forever, Patience::For);
     match message {
@@ -31,6 +28,19 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
         None if input::is_terminal() => attach::run(cx, &workspace, chat),
         None => answer_lines(cx, &workspace, chat, patience),
     }
+}
+
+/// A service that answers is not asked to start, whatever its settings look like by now.
+fn start_if_needed(cx: &Context<'_>, workspace: &Workspace) -> Outcome<()> {
+    if Client::connect(workspace).is_ok() {
+        return Ok(());
+    }
+    let started = start::start(workspace, &StartOptions { max_agents: None })?;
+    if !started.already {
+        cx.report
+            .note(&format!("started the service (pid {})", started.pid));
+    }
+    Ok(())
 }
 
 /// One message a line; a failed turn is told and the rest goes on, the last failure is the exit code.

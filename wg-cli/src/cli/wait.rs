@@ -1,0 +1,306 @@
+//! Waiting for the reply to one message, or for the reason why none will come.
+//!
+//! Nothing is polled: the session's directory tells of the reply and of its pieces, the service's directory of what happens to the chat.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::conversation::Stream;
+use super::follow::Follower;
+use super::input;
+use crate::clock;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
+use crate::names::{ChatState, EventKind};
+use crate::ops;
+use crate::reply::Patience;
+use crate::report::one_line;
+use crate::store::StoreError;
+use crate::store::graph::ChatId;
+use crate::store::messages::{Message, Side, Tail};
+use crate::store::resolve::{self, Make};
+use crate::store::watch::{DirWatch, Woke};
+use crate::store::workspace::Workspace;
+
+/// How soon a service that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A watch on a chat. It is made before the message is sent, so that nothing which follows from the message is missed.
+#[derive(Debug)]
+pub(super) struct ReplyWatch<'a> {
+    cx: &'a Context<'a>,
+    workspace: &'a Workspace,
+    chat: ChatId,
+    dir: PathBuf,
+    session: DirWatch,
+    service: DirWatch,
+    events: Follower,
+    service_was_up: bool,
+    /// Something may be over, and the service could not say whether it is.
+    unsure: bool,
+}
+
+impl<'a> ReplyWatch<'a> {
+    /// Begins to watch.
+    pub(super) fn begin(
+        cx: &'a Context<'a>,
+        workspace: &'a Workspace,
+        chat: ChatId,
+    ) -> Outcome<Self> {
+        let dir = resolve::session_dir(workspace, chat, Make::Yes)?;
+        let session = DirWatch::new(&dir)?;
+        let service = DirWatch::new(&workspace.ensure_service_dir()?)?;
+        let mut watch = Self {
+            cx,
+            workspace,
+            chat,
+            dir,
+            session,
+            service,
+            events: Follower::new(&workspace.events_path()),
+            service_was_up: workspace.state_path().exists(),
+            unsure: false,
+        };
+        // What happened before the message does not concern it.
+        drop(watch.new_events()?);
+        Ok(watch)
+    }
+
+    /// Waits for the reply to the message with this number and shows it while it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`ExitCode::TimedOut`] when the patience is over, [`ExitCode::Config`] for a chat that was parked, [`ExitCode::Unavailable`] where
+    /// its agent or the service is not there, [`ExitCode::Failed`] where a person stopped it. The message stays accepted in each case.
+    pub(super) fn reply(
+        &mut self,
+        inbox_id: u64,
+        patience: Patience,
+        stream: &mut Stream<'_>,
+    ) -> Outcome<Message> {
+        let deadline = match patience {
+            Patience::Forever => None,
+            Patience::For(span) => clock::steady().checked_add(span),
+        };
+        let mut replies = Tail::new(&self.dir, Side::Outbox, 0);
+        loop {
+            if let Some(reply) = replies
+                .read_new()?
+                .into_iter()
+                .find(|reply| reply.in_reply_to == Some(inbox_id))
+            {
+                return Ok(reply);
+            }
+            stream.show_file(&self.dir);
+            self.give_up_if_nothing_will_come()?;
+            self.wait(deadline)?;
+        }
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> Outcome<()> {
+        let ask_again = self.unsure.then(|| clock::steady() + ASK_AGAIN);
+        let until = deadline.into_iter().chain(ask_again).min();
+        let also: Vec<_> = self.service.fd().into_iter().collect();
+        match self
+            .session
+            .wait(until, &also)
+            .map_err(input::broken_wait)?
+        {
+            Woke::Ready(_) => self.service.drain(),
+            Woke::Changed => {}
+            Woke::Deadline if until != deadline => {}
+            Woke::Deadline => {
+                let chat = self.chat;
+                return Err(Failure::new(
+                    ExitCode::TimedOut,
+                    format!("{chat} has not answered in time; the message stays accepted"),
+                )
+                .with_cure(format!("wg why {chat}; wg chat read {chat}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn new_events(&mut self) -> Outcome<Vec<String>> {
+        let path = self.workspace.events_path();
+        Ok(self.events.lines().map_err(StoreError::io("read", &path))?)
+    }
+
+    fn give_up_if_nothing_will_come(&mut self) -> Outcome<()> {
+        let mut changed = false;
+        for line in self.new_events()? {
+            let Ok(event) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
+            if event.get("chat_id").and_then(Value::as_u64) != Some(u64::from(self.chat.0)) {
+                continue;
+            }
+            let Some(kind) = event
+                .get("event")
+                .and_then(Value::as_str)
+                .and_then(EventKind::parse)
+            else {
+                continue;
+            };
+            let text = one_line(
+                event
+                    .get("text")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default(),
+            );
+            if event.pointer("/verdict/cause").and_then(Value::as_str) == Some("unavailable") {
+                return Err(self.unavailable(&text));
+            }
+            match meaning(kind) {
+                Meaning::Nothing => {}
+                Meaning::Waits => self.cx.report.note(&format!("{}: {text}", self.chat)),
+                Meaning::MayBeOver => changed = true,
+            }
+        }
+        let service_is_up = self.workspace.state_path().exists();
+        let went_down =
+            std::mem::replace(&mut self.service_was_up, service_is_up) && !service_is_up;
+        if changed || went_down || self.unsure {
+            self.look_at_the_state()?;
+        }
+        Ok(())
+    }
+
+    fn look_at_the_state(&mut self) -> Outcome<()> {
+        // A service on its way down closes the connection in the middle of the answer: it is asked again when it is gone.
+        let rows = ops::list_chats(self.workspace, true);
+        self.unsure = rows.is_err();
+        let Ok(rows) = rows else { return Ok(()) };
+        let state = rows
+            .iter()
+            .find(|row| row.chat_id == self.chat.0)
+            .map_or(ChatState::Dormant, |row| row.state);
+        refuse_to_wait_for_nothing(self.workspace, self.chat, state)
+    }
+
+    fn unavailable(&self, text: &str) -> Failure {
+        let chat = self.chat;
+        Failure::new(ExitCode::Unavailable, format!("the agent of {chat} is unavailable ({text}); the message stays accepted and is tried again"))
+            .with_cure(format!("wg why {chat}"))
+    }
+}
+
+/// What an event tells somebody who waits for a reply.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Nothing.
+    Nothing,
+    /// Why it takes longer.
+    Waits,
+    /// Perhaps that no reply will come.
+    MayBeOver,
+}
+
+fn meaning(kind: EventKind) -> Meaning {
+    match kind {
+        EventKind::Held
+        | EventKind::Backoff
+        | EventKind::Degraded
+        | EventKind::LaneBlocked
+        | EventKind::SpawnFailed => Meaning::Waits,
+        EventKind::Parked | EventKind::Stopped | EventKind::Archived | EventKind::Purged => {
+            Meaning::MayBeOver
+        }
+        EventKind::DaemonStarted
+        | EventKind::Adopted
+        | EventKind::HolderGone
+        | EventKind::Spawned
+        | EventKind::Exited
+        | EventKind::Unparked
+        | EventKind::Idle
+        | EventKind::Woken
+        | EventKind::TurnStarted
+        | EventKind::TurnFinished
+        | EventKind::TurnInterrupted
+        | EventKind::LaneReclaimed
+        | EventKind::MemoryWarning
+        | EventKind::ReleaseRequested
+        | EventKind::TakenOver
+        | EventKind::Restored
+        | EventKind::OrphanEnded
+        | EventKind::BudgetWarning => Meaning::Nothing,
+    }
+}
+
+/// A chat that answers nobody in its present state: waiting would look like a hang.
+///
+/// # Errors
+///
+/// The state, and what lifts it; the message stays accepted.
+pub(super) fn refuse_to_wait_for_nothing(
+    workspace: &Workspace,
+    chat: ChatId,
+    state: ChatState,
+) -> Outcome<()> {
+    let (code, what, cure) = match state {
+        ChatState::Stopped => (
+            ExitCode::Failed,
+            "is stopped".to_owned(),
+            format!("wg chat resume {chat}"),
+        ),
+        ChatState::Archived | ChatState::Purged => (
+            ExitCode::Failed,
+            "is retired".to_owned(),
+            format!("wg chat restore {chat}"),
+        ),
+        ChatState::Parked => (
+            ExitCode::Config,
+            why_parked(workspace, chat),
+            format!("wg why {chat}"),
+        ),
+        ChatState::Dormant => (
+            ExitCode::Unavailable,
+            "is not served: the service is not running".to_owned(),
+            "wg service start".to_owned(),
+        ),
+        ChatState::Running
+        | ChatState::Adopted
+        | ChatState::Starting
+        | ChatState::Queued
+        | ChatState::Idle
+        | ChatState::Held
+        | ChatState::Backoff
+        | ChatState::Degraded
+        | ChatState::Stopping => return Ok(()),
+    };
+    Err(Failure::new(
+        code,
+        format!("{chat} {what}; the message waits in its inbox"),
+    )
+    .with_cure(cure))
+}
+
+/// What the service says about it; that it is parked where the service says nothing.
+fn why_parked(workspace: &Workspace, chat: ChatId) -> String {
+    let told = crate::why::explain(workspace, Some(chat))
+        .ok()
+        .and_then(|mut explanations| explanations.pop());
+    match told.and_then(|told| told.last) {
+        Some(last) => {
+            let stderr = last
+                .evidence
+                .get("stderr")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let words = stderr
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .map(|line| format!(": {line}"));
+            format!(
+                "is parked: its handler {}{}",
+                last.text,
+                words.unwrap_or_default()
+            )
+        }
+        None => "is parked".to_owned(),
+    }
+}

@@ -1,0 +1,500 @@
+//! What is told, and with which code, where something is wrong, missing or hostile: one sentence on stderr, nothing on stdout, no panic.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::world::{Done, World};
+
+/// One line on stderr that begins with `error: ` and holds the words; nothing on stdout.
+#[track_caller]
+fn told(done: &Done, code: i32, words: &[&str]) {
+    let done = done.with_code(code);
+    assert_eq!(done.stdout, "", "{}", done.stderr);
+    let lines: Vec<&str> = done
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!(lines.len(), 1, "{}", done.stderr);
+    assert!(
+        lines[0].chars().count() < 1_200,
+        "a flood: {} characters",
+        lines[0].len()
+    );
+    assert!(!lines[0].chars().any(char::is_control), "{:?}", lines[0]);
+    for word in words {
+        assert!(
+            lines[0].contains(word),
+            "`{word}` is missing in: {}",
+            lines[0]
+        );
+    }
+}
+
+#[test]
+fn every_wrong_command_line_is_told_in_one_sentence_with_what_would_be_right() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let table: &[(&[&str], &[&str])] = &[
+        (&["lst"], &["`lst`", "did you mean list?"]),
+        (
+            &["chat", "lsit"],
+            &["`lsit`", "did you mean list?", "wg chat -- lsit"],
+        ),
+        (&["service", "strat"], &["`strat`", "did you mean start?"]),
+        (&["chat", "stop"], &["<REF>", "wg chat stop --help"]),
+        (
+            &["chat", "list", "--jsno"],
+            &["`--jsno`", "did you mean --json?"],
+        ),
+        (&["chat", "hello", "--timeout", "soon"], &["`soon`", "30s"]),
+        (&["chat", "hello", "--timeout=-1"], &["`-1`"]),
+        (&["chat", "send", "0", ""], &["the message is empty"]),
+        (&["up", "   "], &["the message is empty"]),
+        (
+            &["list", "--status", "nearly"],
+            &["`nearly`", "in-progress"],
+        ),
+        (&["chat", "new", "--id", "chat-x"], &["`chat-x`", "chat-99"]),
+        (
+            &["chat", "new", "--id", "chat-4294967296"],
+            &["is not a chat's number"],
+        ),
+        (&["chat", "new", "--cwd", "nowhere"], &["`nowhere`"]),
+        (
+            &["chat", "new", "--command", "cat", "--agent", "echo"],
+            &["cannot be used with"],
+        ),
+        (&["completions", "csh"], &["`csh`", "bash"]),
+        (&["--color", "sometimes", "list"], &["`sometimes`"]),
+        (
+            &[
+                "service",
+                "purge-chats",
+                "--keep-active",
+                "--include-active",
+            ],
+            &["cannot be used with"],
+        ),
+        (&["service", "set-executor", "0"], &["--executor"]),
+    ];
+    for (args, words) in table {
+        told(&world.wg(args), 2, words);
+    }
+    assert!(world.processes().is_empty());
+}
+
+#[test]
+fn a_verb_that_is_not_built_is_refused_by_name_and_says_what_to_use() {
+    let world = World::new();
+    for verb in [
+        &["top"][..],
+        &["man"],
+        &["run", "--", "true"],
+        &["lock", "status", "."],
+        &["service", "install"],
+    ] {
+        told(&world.wg(verb), 2, &["is not built yet", "wg "]);
+    }
+}
+
+#[test]
+fn an_unknown_chat_names_the_chats_that_there_are() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["chat", "new", "--id", "chat-3"]).ok();
+    let verbs: &[&[&str]] = &[
+        &["chat", "send", "7", "hello"],
+        &["chat", "read", "7"],
+        &["chat", "show", "7"],
+        &["chat", "stop", "7"],
+        &["chat", "resume", "7"],
+        &["chat", "interrupt", "7"],
+        &["chat", "retry", "7"],
+        &["chat", "archive", "7"],
+        &["chat", "restore", "7"],
+        &["chat", "delete", "7", "--yes"],
+        &["chat", "hello", "--coordinator", "7"],
+        &["chat", "attach", "7"],
+        &["session", "status", "7"],
+        &["session", "release", "7"],
+        &["session", "takeover", "7"],
+        &["why", "7"],
+        &["nex", "--chat", "7"],
+        &["service", "stop-chat", "7"],
+        &["service", "archive-chat", "7"],
+        &["service", "delete-chat", "7"],
+        &["service", "interrupt-chat", "7"],
+        &["service", "set-executor", "7", "--executor", "echo"],
+        &["service", "events", "--chat", "7"],
+        &["show", "chat-7"],
+    ];
+    for verb in verbs {
+        told(
+            &world.wg(verb),
+            1,
+            &["chat 7 does not exist; chats here: 0, 3", "(wg chat list)"],
+        );
+    }
+    assert!(
+        !world.path(".wg/chat/.chat-7").exists(),
+        "asking made a session"
+    );
+    assert!(world.processes().is_empty());
+}
+
+#[test]
+fn hostile_references_are_refused_before_anything_is_touched() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let before = world
+        .sh("find .wg -newer .wg/graph.jsonl -type f | sort", b"")
+        .stdout;
+    let huge = "x".repeat(100_000);
+    let references: &[&str] = &[
+        "../0",
+        "/etc/passwd",
+        "..",
+        "a/b",
+        "",
+        "chat-0\n",
+        "\u{1b}[2Jchat-0",
+        "chat\u{0}-0".trim_end_matches('\0'),
+        &huge,
+    ];
+    for reference in references
+        .iter()
+        .filter(|reference| !reference.contains('\0'))
+    {
+        for verb in [
+            &["chat", "read"][..],
+            &["chat", "stop"],
+            &["session", "release"],
+            &["session", "status"],
+            &["why"],
+        ] {
+            let mut args = verb.to_vec();
+            args.push(reference);
+            told(&world.wg(&args), 2, &["is no chat"]);
+        }
+    }
+    let invalid = OsStr::from_bytes(b"chat-\xff");
+    told(
+        &world.wg(&[OsStr::new("chat"), OsStr::new("read"), invalid]),
+        2,
+        &["invalid UTF-8"],
+    );
+    assert_eq!(
+        world
+            .sh("find .wg -newer .wg/graph.jsonl -type f | sort", b"")
+            .stdout,
+        before
+    );
+}
+
+#[test]
+fn a_name_of_a_megabyte_is_refused_in_a_short_sentence() {
+    let world = World::with_workspace();
+    // One argument holds at most 128 KiB on Linux, so the megabyte comes through the name's own length limit or the kernel's.
+    let name = "n".repeat(120_000);
+    let done = world.wg(&["chat", "new", "--name", &name]);
+    assert!(
+        done.code() == 1 || done.code() == 2,
+        "{}: {}",
+        done.code(),
+        done.stderr
+    );
+    assert!(done.stderr.len() < 2_000);
+    assert_eq!(
+        world.json(&["chat", "list", "--all"])["chats"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn without_a_workspace_every_verb_says_how_to_make_one() {
+    let world = World::new();
+    for verb in [
+        &["which"][..],
+        &["list"],
+        &["chat", "list"],
+        &["service", "start"],
+        &["service", "status"],
+        &["why"],
+        &["session", "list"],
+    ] {
+        told(&world.wg(verb), 1, &["there is no workspace", "wg init"]);
+    }
+    assert!(!world.path(".wg").exists());
+}
+
+#[test]
+fn init_over_a_workspace_is_refused_and_changes_nothing() {
+    let world = World::with_workspace();
+    let before = world.read(".wg/graph.jsonl");
+    told(&world.wg(&["init"]), 1, &["WG already initialized at"]);
+    assert_eq!(world.read(".wg/graph.jsonl"), before);
+}
+
+#[test]
+fn with_the_service_down_what_needs_it_says_how_to_start_it() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    for verb in [
+        &["service", "reload"][..],
+        &["service", "pause"],
+        &["service", "resume"],
+    ] {
+        told(
+            &world.wg(verb),
+            69,
+            &["the service is not running", "wg service start"],
+        );
+    }
+    world.wg(&["service", "status"]).ok();
+    world.wg(&["service", "status", "--check"]).with_code(3);
+    world.wg(&["service", "stop"]).ok();
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_file_line_and_key() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nidle_timeout = \"300s\"\nstall_cieling = \"1s\"\n",
+    )
+    .unwrap();
+    told(
+        &world.wg(&["service", "start"]),
+        78,
+        &["config.toml", "3", "stall_cieling"],
+    );
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nidle_timeout = \"later\"\n",
+    )
+    .unwrap();
+    told(
+        &world.wg(&["service", "start"]),
+        78,
+        &["config.toml", "2", "idle_timeout"],
+    );
+    assert!(world.processes().is_empty());
+}
+
+#[test]
+fn reload_keeps_the_settings_in_force_where_the_new_ones_are_wrong() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "hello"]).ok();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nidle_timeout = \"soon\"\n",
+    )
+    .unwrap();
+    told(
+        &world.wg(&["service", "reload"]),
+        78,
+        &["config.toml", "line 2", "idle_timeout"],
+    );
+    assert_eq!(
+        world.wg(&["up", "still here?"]).ok().stdout,
+        "still here?\n"
+    );
+    world.stop();
+}
+
+#[test]
+fn a_handler_that_finds_wrong_settings_parks_its_chat_and_the_right_ones_free_it() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nidle_timeout = \"soon\"\n",
+    )
+    .unwrap();
+    told(
+        &world.wg(&["chat", "hello"]),
+        78,
+        &[
+            "chat-0 is parked",
+            "config.toml",
+            "idle_timeout",
+            "wg why chat-0",
+        ],
+    );
+    told(
+        &world.wg(&["chat", "hello again"]),
+        78,
+        &["chat-0 is parked", "the message waits in its inbox"],
+    );
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nidle_timeout = \"400s\"\n",
+    )
+    .unwrap();
+    world.wg(&["service", "reload"]).ok();
+    let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+        text.lines().count() == 2 && text.ends_with('\n')
+    });
+    assert!(outbox.contains("hello again"));
+    world.stop();
+}
+
+#[test]
+fn whoever_waits_is_told_when_no_reply_will_come() {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nstop_grace = \"0.5s\"\n",
+    )
+    .unwrap();
+    world
+        .wg(&["chat", "new", "--command", "touch started; exec sleep 600"])
+        .ok();
+    told(
+        &world.wg(&["chat", "hello"]),
+        69,
+        &["the service is not running", "wg service start"],
+    );
+    for (verb, words) in [
+        (
+            &["chat", "stop", "0"][..],
+            &["chat-0 is stopped", "wg chat resume chat-0"],
+        ),
+        (
+            &["service", "stop"],
+            &["the service is not running", "wg service start"],
+        ),
+    ] {
+        world.wg(&["service", "start"]).ok();
+        world.wg(&["chat", "resume", "0"]).ok();
+        let waiting = world.start(&["chat", "are you there?", "--timeout", "1h"]);
+        // The turn has begun.
+        world.wait_for_file("started", |_| true);
+        world.wg(verb).ok();
+        let done = waiting.finish();
+        assert!(
+            done.code() == 1 || done.code() == 69,
+            "{}: {}",
+            done.code(),
+            done.stderr
+        );
+        assert!(
+            words.iter().all(|word| done.stderr.contains(word))
+                || done.stderr.contains("wg chat retry"),
+            "{verb:?}: {}",
+            done.stderr
+        );
+        fs::remove_file(world.path("started")).unwrap();
+    }
+    world.stop();
+}
+
+#[test]
+fn a_question_that_nobody_can_answer_is_not_asked() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    told(
+        &world.wg(&["chat", "delete", "0"]),
+        2,
+        &["confirmation", "--yes"],
+    );
+    world.wg(&["chat", "delete", "0", "--yes"]).ok();
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let world = World::with_workspace();
+    for _ in 0..3 {
+        world.wg(&["chat", "new"]).ok();
+    }
+    let mut command = world.command("/bin/sh");
+    // The reader of the pipe is gone before anything is written.
+    command.args([
+        "-c",
+        "exec 3>&1; { \"$0\" chat list --json; echo $? >&3; } | true",
+        crate::world::WG,
+    ]);
+    let output = command.output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "0\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let world = World::with_workspace();
+    let done = world.sh_unchecked(&format!("'{}' which > /dev/full", crate::world::WG));
+    assert_eq!(done.code(), 71, "{}", done.stderr);
+    assert!(
+        done.stderr
+            .starts_with("error: failed to write to standard output"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_held_session_that_is_not_released_in_time_is_told_with_75_and_its_holder() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let planted = world.sh(
+        "mkdir -p .wg/chat/.chat-0; setsid sleep 600 </dev/null >/dev/null 2>&1 & S=$!; \
+         printf '%s\\n%s\\nadapter\\n' \"$S\" \"$(date -Iseconds)\" > .wg/chat/.chat-0/.handler.pid; echo $S",
+        b"",
+    );
+    let pid = planted.stdout.trim().to_owned();
+    let done = world
+        .wg(&["session", "release", "chat-0", "--wait", "0.2"])
+        .with_code(75);
+    assert!(
+        done.stderr.contains(&pid) && done.stderr.contains("wg session takeover chat-0"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(
+        world.json(&["session", "status", ".chat-0"])["holder"]["pid"].to_string(),
+        pid
+    );
+    // It cannot be proven to be the holder, and is not signalled unless that is asked for by name.
+    let done = world
+        .wg(&["session", "takeover", "0", "--force"])
+        .with_code(75);
+    assert!(done.stderr.contains("--allow-unproven"), "{}", done.stderr);
+    world
+        .wg(&["session", "takeover", "0", "--force", "--allow-unproven"])
+        .ok();
+    assert_eq!(
+        world.json(&["session", "status", "coordinator-0"])["state"],
+        "stale"
+    );
+    assert!(world.processes().is_empty(), "{:?}", world.processes());
+}
+
+#[test]
+fn somebody_elses_workspace_is_not_served() {
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can give a file away.
+        return;
+    }
+    let world = World::with_workspace();
+    std::os::unix::fs::chown(world.path(".wg"), Some(4_242), None).unwrap();
+    told(
+        &world.wg(&["service", "start"]),
+        77,
+        &["belongs to user 4242"],
+    );
+    assert!(world.processes().is_empty());
+}

@@ -1,0 +1,136 @@
+//! `wg up` on a fresh machine.
+
+use crate::world::World;
+
+#[test]
+fn up_in_an_empty_directory_answers_and_answers_again() {
+    let world = World::new();
+    let first = world.wg(&["up", "hello"]).ok();
+    assert_eq!(first.stdout, "hello\n", "{}", first.stderr);
+    let second = world.wg(&["up", "hello again"]).ok();
+    assert_eq!(second.stdout, "hello again\n");
+    assert_eq!(second.stderr, "", "nothing had to be set up");
+    assert_eq!(
+        world.json(&["chat", "list"])["chats"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1,
+        "one chat serves both"
+    );
+    world.stop();
+}
+
+#[test]
+fn a_piped_line_is_answered_before_the_next_one_is_written() {
+    let world = World::new();
+    let mut up = world.start(&["up"]);
+    for line in ["one", "two words", "größe", "four"] {
+        up.say(&format!("{line}\n"));
+        assert_eq!(up.line(), line);
+    }
+    up.hang_up();
+    up.finish().ok();
+    world.stop();
+}
+
+#[test]
+fn piped_lines_are_answered_in_order_and_blank_ones_are_no_messages() {
+    let world = World::new();
+    let done = world
+        .wg_with(&["up"], b"one\n\n  \ntwo\r\nlast line without its end")
+        .ok();
+    assert_eq!(done.stdout, "one\ntwo\nlast line without its end\n");
+    world.stop();
+}
+
+#[test]
+fn up_with_nothing_to_say_and_nobody_there_sets_up_and_leaves() {
+    let world = World::new();
+    let done = world.wg(&["up"]).ok();
+    assert_eq!(done.stdout, "");
+    assert_eq!(world.json(&["service", "status"])["status"], "running");
+    world.stop();
+}
+
+#[test]
+fn service_stop_leaves_no_process_and_a_second_one_has_nothing_to_do() {
+    let world = World::new();
+    world.wg(&["up", "hello"]).ok();
+    assert!(
+        world.processes().len() >= 2,
+        "a daemon and a handler: {:?}",
+        world.processes()
+    );
+    let stopped = world.wg(&["service", "stop"]).ok();
+    assert!(
+        stopped.stdout.starts_with("Service stopped (PID "),
+        "{}",
+        stopped.stdout
+    );
+    assert!(world.processes().is_empty(), "{:?}", world.processes());
+    assert_eq!(
+        world.wg(&["service", "stop"]).ok().stdout,
+        "Service not running\n"
+    );
+}
+
+#[test]
+fn a_second_start_says_that_the_service_runs_already() {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    let again = world.wg(&["service", "start"]).ok();
+    assert!(
+        again.stdout.starts_with(&format!(
+            "Service already running (PID {})",
+            world.daemon_pid()
+        )),
+        "{}",
+        again.stdout
+    );
+    world.stop();
+}
+
+#[test]
+fn a_message_that_was_sent_while_nothing_ran_is_answered_once_the_service_is_up() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new", "--name", "docs"]).ok();
+    let sent = world.json(&["chat", "send", "docs", "are you there?"]);
+    assert_eq!(
+        (sent["inbox_id"].as_u64(), sent["service_running"].as_bool()),
+        (Some(1), Some(false))
+    );
+    assert!(world.processes().is_empty(), "sending starts nothing");
+    world.wg(&["service", "start"]).ok();
+    world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+        text.contains("are you there?") && text.ends_with('\n')
+    });
+    world.stop();
+}
+
+#[test]
+fn reading_verbs_start_nothing() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    for verb in [
+        &["which"][..],
+        &["list"],
+        &["chat", "list"],
+        &["chat", "read", "0"],
+        &["chat", "show", "0"],
+        &["session", "status", "0"],
+        &["session", "list"],
+        &["service", "status"],
+        &["why"],
+        &["why", "0"],
+    ] {
+        world.wg(verb).ok();
+        assert!(
+            world.processes().is_empty(),
+            "{verb:?} started {:?}",
+            world.processes()
+        );
+    }
+    assert!(!world.path(".wg/service/daemon.sock").exists());
+}

@@ -1,0 +1,16 @@
+//! The built `wg`, end to end: each test in a world of its own, and nothing left running at its end.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed, and says where"
+)]
+
+mod errors;
+mod front_door;
+mod golden;
+mod incident_one;
+mod json;
+mod purge;
+mod real_agents;
+mod world;

@@ -1,0 +1,696 @@
+//! A world of its own for each test: a directory, an environment with a mark, and the built `wg`.
+//!
+//! At its end the world looks into `/proc/*/environ` of every process for its mark: a process that is left fails the test, and is
+//! ended by its pid. What `wg` says about itself is not asked.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clock is read for the watchdog"
+)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// When a hung test is given up. Nothing is measured against it.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// The variable that marks every process of a world. It does not begin with `WG_`: the daemon takes those out of its environment.
+const MARK: &str = "E2E_WORLD";
+
+/// The built binary.
+pub(crate) const WG: &str = env!("CARGO_BIN_EXE_wg");
+
+/// A directory with a workspace-to-be, an environment and a mark.
+#[derive(Debug)]
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+    mark: String,
+    env: BTreeMap<String, String>,
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    what: String,
+}
+
+impl World {
+    /// An empty directory, with no workspace yet.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::Builder::new()
+            .prefix("wg-e2e-")
+            .tempdir()
+            .unwrap();
+        let mark = format!(
+            "{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let home = dir.path().join("home");
+        let here = dir.path().join("here");
+        let run = dir.path().join("run");
+        let bin = dir.path().join("bin");
+        for dir in [&home, &here, &run, &bin] {
+            fs::create_dir(dir).unwrap();
+        }
+        // Not the machine's PATH: an agent that is installed there would become the default agent.
+        for (name, program) in tools() {
+            std::os::unix::fs::symlink(program, bin.join(name)).unwrap();
+        }
+        fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let env = BTreeMap::from([
+            ("PATH".to_owned(), text(&bin)),
+            ("HOME".to_owned(), text(&home)),
+            ("XDG_RUNTIME_DIR".to_owned(), text(&run)),
+            ("USER".to_owned(), "tester".to_owned()),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+            ("RUST_BACKTRACE".to_owned(), "0".to_owned()),
+            (MARK.to_owned(), mark.clone()),
+        ]);
+        Self { dir, mark, env }
+    }
+
+    /// As [`World::new`], with an initialized workspace whose default agent is the built-in echo.
+    pub(crate) fn with_workspace() -> Self {
+        let world = Self::new();
+        world.wg(&["init"]).ok();
+        world
+    }
+
+    /// Sets a variable for every command that follows.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The directory in which commands run.
+    pub(crate) fn here(&self) -> PathBuf {
+        self.dir.path().join("here")
+    }
+
+    /// A path below the directory in which commands run.
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.here().join(below)
+    }
+
+    /// The text of a file below the directory in which commands run.
+    pub(crate) fn read(&self, below: &str) -> String {
+        let path = self.path(below);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Writes an executable script and returns its path.
+    pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        // Written by another process: a descriptor that is open for writing here could be inherited by a child that another test's
+        // thread forks at this moment, and executing the script would then fail with ETXTBSY.
+        self.sh(
+            &format!("cat > '{name}' && chmod 755 '{name}'"),
+            text.as_bytes(),
+        );
+        path
+    }
+
+    /// Runs a shell command in the directory, with bytes on its stdin; it must end well.
+    #[track_caller]
+    pub(crate) fn sh(&self, command: &str, stdin: &[u8]) -> Done {
+        self.sh_with(command, stdin).ok()
+    }
+
+    /// Runs a shell command in the directory.
+    pub(crate) fn sh_unchecked(&self, command: &str) -> Done {
+        self.sh_with(command, b"")
+    }
+
+    fn sh_with(&self, command: &str, stdin: &[u8]) -> Done {
+        let mut shell = self.command("/bin/sh");
+        shell.args(["-c", command]);
+        Self::run(shell, stdin)
+    }
+
+    /// Makes a private copy of the binary and returns its path.
+    ///
+    /// Whoever executes it opens this file and no other: a watch on it sees every start that is made through it.
+    pub(crate) fn copy_of_wg(&self) -> PathBuf {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wg-copy-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.sh(&format!("cp '{WG}' {name} && chmod 755 {name}"), b"");
+        self.path(&name)
+    }
+
+    /// Runs another program with nothing on stdin.
+    pub(crate) fn program<S: AsRef<OsStr>>(&self, program: &Path, args: &[S]) -> Done {
+        let mut command = self.command(program);
+        command.args(args);
+        Self::run(command, b"")
+    }
+
+    /// A command with the world's environment and nothing else.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.env).current_dir(self.here());
+        command
+    }
+
+    /// Runs `wg` with nothing on stdin.
+    pub(crate) fn wg<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
+        self.wg_with(args, b"")
+    }
+
+    /// Runs `wg` with these bytes on stdin.
+    pub(crate) fn wg_with<S: AsRef<OsStr>>(&self, args: &[S], stdin: &[u8]) -> Done {
+        let mut command = self.command(WG);
+        command.args(args);
+        Self::run(command, stdin)
+    }
+
+    /// Runs `wg … --json`, which must end well, and returns the document.
+    #[track_caller]
+    pub(crate) fn json<S: AsRef<OsStr>>(&self, args: &[S]) -> Value {
+        let mut all: Vec<&OsStr> = args.iter().map(AsRef::as_ref).collect();
+        all.push(OsStr::new("--json"));
+        self.wg(&all).ok().json()
+    }
+
+    /// Starts `wg` with pipes, to be talked to.
+    pub(crate) fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Running {
+        let mut command = self.command(WG);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Running::new(command.spawn().unwrap(), describe(args))
+    }
+
+    fn run(mut command: Command, stdin: &[u8]) -> Done {
+        let what = describe(&command.get_args().collect::<Vec<_>>());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut running = Running::new(command.spawn().unwrap(), what);
+        // A command that does not read its stdin may be gone already.
+        let mut pipe = running.child.stdin.take().unwrap();
+        let bytes = stdin.to_vec();
+        let writer = thread::spawn(move || drop(pipe.write_all(&bytes)));
+        let done = running.finish();
+        writer.join().unwrap();
+        done
+    }
+
+    /// The pid of the daemon, as its state file says.
+    pub(crate) fn daemon_pid(&self) -> i32 {
+        let state: Value = serde_json::from_str(&self.read(".wg/service/state.json")).unwrap();
+        i32::try_from(state["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Every process that carries this world's mark, by what the kernel says.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let wanted = format!("{MARK}={}", self.mark);
+        Process::all()
+            .into_iter()
+            .filter(|process| {
+                process
+                    .environ
+                    .split(|&byte| byte == 0)
+                    .any(|entry| entry == wanted.as_bytes())
+            })
+            .collect()
+    }
+
+    /// The processes that serve a chat: marked with a `WG_SESSION`, and running `wg nex` or about to.
+    pub(crate) fn handlers(&self) -> Vec<Process> {
+        self.processes()
+            .into_iter()
+            .filter(Process::is_handler)
+            .collect()
+    }
+
+    /// Stops the service and checks by the processes' environment that nothing is left.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.wg(&["service", "stop"]).ok();
+        let left = self.processes();
+        assert!(
+            left.is_empty(),
+            "left behind after `service stop`: {left:#?}"
+        );
+    }
+
+    /// What a failed test needs to be understood.
+    fn show_what_the_service_wrote(&self) {
+        for file in [".wg/service/daemon.log", ".wg/service/events.jsonl"] {
+            if let Ok(text) = fs::read_to_string(self.path(file)) {
+                let lines: Vec<&str> = text.lines().collect();
+                eprintln!(
+                    "--- {file}\n{}",
+                    lines[lines.len().saturating_sub(40)..].join("\n")
+                );
+            }
+        }
+    }
+
+    /// Waits until a file below the directory satisfies a condition, woken by changes of its directory.
+    #[track_caller]
+    pub(crate) fn wait_for_file(
+        &self,
+        below: &str,
+        mut enough: impl FnMut(&str) -> bool,
+    ) -> String {
+        let path = self.path(below);
+        let name = below.to_owned();
+        let text = std::cell::RefCell::new(String::new());
+        watch_until(path.parent().unwrap(), &name, || {
+            let Ok(bytes) = fs::read(&path) else {
+                return false;
+            };
+            text.replace(String::from_utf8_lossy(&bytes).into_owned());
+            enough(&text.borrow())
+        });
+        text.into_inner()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let mut left = Vec::new();
+        let started = Instant::now();
+        // A process may fork between the scan and its end, so until a scan is empty.
+        loop {
+            let found = self.processes();
+            if found.is_empty() {
+                break;
+            }
+            for process in found {
+                process.end();
+                left.push(process);
+            }
+            assert!(
+                started.elapsed() < WATCHDOG,
+                "processes do not end: {left:#?}"
+            );
+        }
+        if thread::panicking() {
+            self.show_what_the_service_wrote();
+        } else {
+            assert!(
+                left.is_empty(),
+                "left behind at the end of the test: {left:#?}"
+            );
+        }
+    }
+}
+
+/// A process as `/proc` shows it.
+#[derive(Clone)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) command_line: Vec<String>,
+    environ: Vec<u8>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.pid, self.command_line.join(" "))
+    }
+}
+
+impl Process {
+    fn all() -> Vec<Self> {
+        let pids = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter_map(Self::look_at).collect()
+    }
+
+    fn look_at(pid: i32) -> Option<Self> {
+        let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let command_line = command_line
+            .split(|&byte| byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        Some(Self {
+            pid,
+            command_line,
+            environ,
+        })
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let prefix = format!("{name}=");
+        let entry = self
+            .environ
+            .split(|&byte| byte == 0)
+            .find(|entry| entry.starts_with(prefix.as_bytes()))?;
+        Some(String::from_utf8_lossy(&entry[prefix.len()..]).into_owned())
+    }
+
+    /// Whether this is a handler that a daemon started.
+    pub(crate) fn is_handler(&self) -> bool {
+        self.variable("WG_SESSION").is_some()
+            && self
+                .command_line
+                .iter()
+                .any(|word| word == "nex" || word == "spawn-task")
+    }
+
+    /// The chat that this process belongs to, by its marker.
+    pub(crate) fn session(&self) -> Option<String> {
+        self.variable("WG_SESSION")
+    }
+
+    /// Kills it and waits until it is gone. The descriptor is opened before the environment is looked at again, so that a reused pid
+    /// is never hit.
+    pub(crate) fn end(&self) {
+        let Some(fd) = pidfd(self.pid) else { return };
+        if Self::look_at(self.pid).is_none_or(|now| now.environ != self.environ) {
+            return;
+        }
+        kill(Pid::from_raw(self.pid), Signal::SIGKILL).ok();
+        wait_readable(&fd, WATCHDOG);
+    }
+}
+
+/// Opens a descriptor that becomes readable when the process ends.
+pub(crate) fn pidfd(pid: i32) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+/// Waits until a process is gone.
+#[track_caller]
+pub(crate) fn wait_gone(pid: i32) {
+    if let Some(fd) = pidfd(pid) {
+        assert!(wait_readable(&fd, WATCHDOG), "process {pid} does not end");
+    }
+}
+
+fn wait_readable(fd: &impl AsFd, patience: Duration) -> bool {
+    let timeout = PollTimeout::try_from(patience).unwrap();
+    loop {
+        match nix::poll::poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(ready) => return ready > 0,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// Waits until `enough` holds, looking again whenever something in the directory changes.
+#[track_caller]
+pub(crate) fn watch_until(dir: &Path, what: &str, mut enough: impl FnMut() -> bool) {
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    let started = Instant::now();
+    let flags = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_CLOSE_WRITE;
+    watch
+        .add_watch(dir, flags)
+        .unwrap_or_else(|error| panic!("cannot watch {}: {error}", dir.display()));
+    while !enough() {
+        let left = WATCHDOG
+            .checked_sub(started.elapsed())
+            .unwrap_or_else(|| panic!("gave up waiting for {what}"));
+        assert!(wait_readable(&watch, left), "gave up waiting for {what}");
+        drop(watch.read_events());
+    }
+}
+
+/// Counts how often a program was started, by the kernel's notices that its file was opened.
+///
+/// The kernel merges equal notices that stand unread next to each other, so a thread reads them as they come: the count may be too low
+/// for starts at the same instant, it is never too high, and no start at all is always 0.
+#[derive(Debug)]
+pub(crate) struct StartCounter {
+    watch: Arc<Inotify>,
+    count: Arc<AtomicUsize>,
+    end: Option<OwnedFd>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl StartCounter {
+    /// Starts to count.
+    pub(crate) fn of(program: &Path) -> Self {
+        let watch =
+            Arc::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap());
+        // The notices of an end stand between those of two starts and keep them apart.
+        watch
+            .add_watch(
+                program,
+                AddWatchFlags::IN_OPEN | AddWatchFlags::IN_CLOSE_NOWRITE,
+            )
+            .unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let (ended, end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let reader = {
+            let (watch, count) = (Arc::clone(&watch), Arc::clone(&count));
+            thread::spawn(move || {
+                loop {
+                    let mut fds = [
+                        PollFd::new(watch.as_fd(), PollFlags::POLLIN),
+                        PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+                    ];
+                    nix::poll::poll(&mut fds, PollTimeout::NONE).ok();
+                    if fds[1].any().unwrap_or(true) {
+                        return;
+                    }
+                    drain(&watch, &count);
+                }
+            })
+        };
+        Self {
+            watch,
+            count,
+            end: Some(end),
+            reader: Some(reader),
+        }
+    }
+
+    /// How often it was started since the counter was made.
+    pub(crate) fn count(&self) -> usize {
+        drain(&self.watch, &self.count);
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for StartCounter {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        drop(self.reader.take().map(thread::JoinHandle::join));
+    }
+}
+
+fn drain(watch: &Inotify, count: &AtomicUsize) {
+    while let Ok(events) = watch.read_events() {
+        let starts = events
+            .iter()
+            .filter(|event| event.mask.contains(AddWatchFlags::IN_OPEN))
+            .count();
+        count.fetch_add(starts, Ordering::SeqCst);
+    }
+}
+
+/// A command that is running.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    what: String,
+    lines: Option<Receiver<String>>,
+}
+
+impl Running {
+    fn new(child: Child, what: String) -> Self {
+        Self {
+            child,
+            what,
+            lines: None,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Writes to its stdin.
+    pub(crate) fn say(&mut self, text: &str) {
+        let pipe = self.child.stdin.as_mut().unwrap();
+        pipe.write_all(text.as_bytes()).unwrap();
+        pipe.flush().unwrap();
+    }
+
+    /// Closes its stdin.
+    pub(crate) fn hang_up(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for the next line on its stdout.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        if self.lines.is_none() {
+            let (sender, receiver) = mpsc::channel();
+            let stdout = BufReader::new(self.child.stdout.take().unwrap());
+            thread::spawn(move || {
+                stdout
+                    .lines()
+                    .map_while(Result::ok)
+                    .all(|line| sender.send(line).is_ok())
+            });
+            self.lines = Some(receiver);
+        }
+        let lines = self.lines.as_ref().unwrap();
+        lines
+            .recv_timeout(WATCHDOG)
+            .unwrap_or_else(|error| panic!("`{}`: no further line: {error}", self.what))
+    }
+
+    /// Waits for its end and returns what it wrote.
+    pub(crate) fn finish(mut self) -> Done {
+        let collect = |pipe: Option<Box<dyn Read + Send>>| {
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if let Some(mut pipe) = pipe {
+                    drop(pipe.read_to_end(&mut bytes));
+                }
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        };
+        let stdout = collect(
+            self.child
+                .stdout
+                .take()
+                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        );
+        let stderr = collect(
+            self.child
+                .stderr
+                .take()
+                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        );
+        let fd = pidfd(self.pid());
+        if let Some(fd) = fd
+            && !wait_readable(&fd, WATCHDOG)
+        {
+            drop(self.child.kill());
+            drop(self.child.wait());
+            panic!("`{}` hangs", self.what);
+        }
+        let status = self.child.wait().unwrap();
+        Done {
+            status,
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+            what: self.what.clone(),
+        }
+    }
+}
+
+impl Done {
+    /// The exit code; a signal is told apart as 1000 + its number.
+    pub(crate) fn code(&self) -> i32 {
+        self.status
+            .code()
+            .unwrap_or_else(|| 1_000 + self.status.signal().unwrap_or_default())
+    }
+
+    /// It must have ended with 0.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Self {
+        self.with_code(0)
+    }
+
+    /// It must have ended with this code.
+    #[track_caller]
+    pub(crate) fn with_code(&self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            code,
+            "`{}`\n--- stdout\n{}\n--- stderr\n{}",
+            self.what,
+            self.stdout,
+            self.stderr
+        );
+        self.clone()
+    }
+
+    /// Its stdout as one JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("`{}`: {error}\n{}", self.what, self.stdout))
+    }
+}
+
+/// The programs that the tests and the agents in them use, found once on this machine's PATH.
+fn tools() -> &'static [(&'static str, PathBuf)] {
+    static TOOLS: OnceLock<Vec<(&'static str, PathBuf)>> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let names = [
+            "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "mkdir", "printf",
+            "setsid", "sleep", "sort", "touch", "tr", "true",
+        ];
+        let path = std::env::var_os("PATH").unwrap();
+        let find = |name: &'static str| {
+            let found = std::env::split_paths(&path)
+                .map(|dir| dir.join(name))
+                .find(|program| program.is_file());
+            (
+                name,
+                found.unwrap_or_else(|| panic!("the tests need `{name}`")),
+            )
+        };
+        let mut tools: Vec<_> = names.map(find).to_vec();
+        // A version manager's shim is a script that needs more than this PATH; python itself knows where it is.
+        let python = Command::new("python3")
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output()
+            .unwrap();
+        tools.push((
+            "python3",
+            PathBuf::from(String::from_utf8(python.stdout).unwrap().trim()),
+        ));
+        tools
+    })
+}
+
+fn describe<S: AsRef<OsStr>>(args: &[S]) -> String {
+    let words: Vec<String> = args
+        .iter()
+        .map(|arg| {
+            let text = arg.as_ref().to_string_lossy().escape_debug().to_string();
+            if text.chars().count() > 80 {
+                format!("{}…", text.chars().take(80).collect::<String>())
+            } else {
+                text
+            }
+        })
+        .collect();
+    format!("wg {}", words.join(" "))
+}
