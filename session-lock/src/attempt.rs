@@ -113,7 +113,7 @@ impl<'a> Attempt<'a> {
                 }
             };
             let (holder, reason) = match because {
-                Because::GuardBusy => match self.explain_busy()? {
+                Because::GuardBusy => match self.explain_busy(tries)? {
                     Some(explained) => explained,
                     None if tries < ORPHAN_TRIES => {
                         tries += 1;

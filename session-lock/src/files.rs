@@ -134,15 +134,13 @@ fn node_of(stat: &FileStat) -> Option<Node> {
 /// Reads a small file: at most one byte more than the largest record has, so that a longer one shows.
 pub(crate) fn read_small(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; record::LARGEST + 1];
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read_at(&mut bytes[length..], length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
+    // One call is enough: a regular file gives all it has.
+    let length = loop {
+        match file.read_at(&mut bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            read => break read?,
         }
-    }
+    };
     bytes.truncate(length);
     Ok(bytes)
 }

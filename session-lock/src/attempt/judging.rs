@@ -27,6 +27,9 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 /// process descriptor turns readable; the rest is for a busy machine.
 const EXIT_GAP: Duration = Duration::from_millis(50);
 
+/// How often a guard that nobody alive lays claim to is tried again before all processes are searched.
+const TRIES_WITHOUT_SEARCH: u32 = 2;
+
 impl Attempt<'_> {
     pub(super) fn read_record(&mut self) -> Result<Answer<FileId>, AcquireError> {
         let opened = files::open_regular(self.dir(), RECORD, OFlag::O_RDONLY);
@@ -134,8 +137,12 @@ impl Attempt<'_> {
     }
 
     /// Finds out who has the guard; `None` if nobody alive lays claim to it and nobody can be found.
+    ///
+    /// The search through all processes costs more than the moment for which somebody who is just taking or
+    /// releasing the lock is in that state, so the first tries go without it.
     pub(super) fn explain_busy(
         &mut self,
+        tries: u32,
     ) -> Result<Option<(Option<Holder>, HeldReason)>, AcquireError> {
         self.read_guard()?;
         let opened = files::open_regular(self.dir(), RECORD, OFlag::O_RDONLY);
@@ -173,6 +180,9 @@ impl Attempt<'_> {
             if let Some(reason) = reason {
                 return Ok(Some((Some(holder.clone()), reason)));
             }
+        }
+        if tries < TRIES_WITHOUT_SEARCH {
+            return Ok(None);
         }
         let id = self.guard().id;
         let pids: Vec<u32> = inherit::inheritors(id)

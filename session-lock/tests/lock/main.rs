@@ -2,9 +2,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     reason = "a test panics where it is wrong, and gives real deadlines"
 )]
 
+mod crashes;
 mod directories;
 mod environment;
 mod handover;
@@ -14,6 +16,8 @@ mod planted;
 mod processes;
 mod support;
 mod sys;
+mod torture;
+mod trace;
 
 /// Not a test: where this program is started by a test, it plays its part here.
 #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use session_lock::{AcquireError, Kind, ReleaseWatch, SessionLock, Wait, inspect};
 
+use crate::crashes;
 use crate::support::{command, listen, say};
+use crate::torture;
 
 pub(crate) fn play(role: &str, dir: &Path) {
     match role {
@@ -18,7 +20,11 @@ pub(crate) fn play(role: &str, dir: &Path) {
         "exec" => exec(dir),
         "obey" => obey(dir),
         "wait" => wait(dir),
-        _unknown => panic!("there is no part `{role}`"),
+        "torture" => torture::play(dir),
+        _with_plan => match role.split_once(' ') {
+            Some(("crash", plan)) => crashes::play(dir, plan),
+            Some(_) | None => panic!("there is no part `{role}`"),
+        },
     }
 }
 
