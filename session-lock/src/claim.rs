@@ -152,3 +152,69 @@ impl GuardText {
         self.claims.first()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GOLDEN: &str = include_str!("../tests/golden/handler.guard");
+
+    #[test]
+    fn a_golden_guard_is_read_and_written_as_ever() {
+        let text = GuardText::parse(GOLDEN.as_bytes());
+        assert_eq!(text.claims.len(), 2);
+        assert_eq!(text.highest_generation, Some(1_795_232_444_432_870));
+        assert_eq!(text.claims[0].process.start_ticks, Some(126_888));
+        assert_eq!(text.claims[1].process.start_ticks, None);
+        assert_eq!(text.claims[1].kind.as_str(), "my own kind");
+        let written: String = text.claims.iter().map(Claim::format).collect();
+        assert_eq!(written, GOLDEN);
+    }
+
+    #[test]
+    fn the_state_word_stands_where_it_is_overwritten() {
+        for state in [State::Held, State::Free, State::Left] {
+            let mut claim = GuardText::parse(GOLDEN.as_bytes()).claims.remove(0);
+            claim.state = state;
+            let at = usize::try_from(STATE_AT).unwrap();
+            assert_eq!(claim.format().get(at..at + 4), Some(state.word()));
+            assert_eq!(Claim::parse(claim.format().trim_end()), Some(claim));
+        }
+    }
+
+    prop_compose! {
+        fn claim()(
+            state in prop::sample::select(vec![State::Held, State::Free, State::Left]),
+            generation: u64, pid in 1..=i32::MAX.cast_unsigned(), start_ticks: Option<u64>,
+            boot_id in prop::option::of("[0-9a-f-]{2,36}"), pid_namespace: Option<u64>,
+            host in "[^\\s\\p{Cc}]{1,20}", uid: u32, kind in "[^\\n\\r\\x00]{1,60}",
+        ) -> Claim {
+            let process = ProcessIdentity { pid, start_ticks, boot_id };
+            let at = "2026-11-21T02:45:50.123456789Z".to_owned();
+            Claim { state, generation, process, pid_namespace, host, uid, at, kind: Kind::from(kind.as_str()) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(claim in claim()) {
+            let text = GuardText::parse(claim.format().as_bytes());
+            prop_assert_eq!(text.highest_generation, Some(claim.generation));
+            prop_assert_eq!(text.claims, vec![claim]);
+        }
+
+        #[test]
+        fn a_torn_line_claims_nothing(claim in claim(), cut in any::<prop::sample::Index>()) {
+            let line = claim.format();
+            let torn = &line.as_bytes()[..cut.index(line.len())];
+            prop_assert_eq!(GuardText::parse(torn), GuardText::default());
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let text = GuardText::parse(&bytes);
+            prop_assert!(text.claims.iter().all(|claim| claim.process.pid > 0));
+        }
+    }
+}
