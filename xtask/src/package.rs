@@ -23,6 +23,9 @@ const ADDED: [&str; 3] = ["Cargo.toml.orig", "Cargo.lock", ".cargo_vcs_info.json
 /// Folders that may be packed; everything in them must be one of `ENDINGS`.
 const FOLDERS: [&str; 3] = ["src", "examples", "tests"];
 
+/// Below this folder anything is packed.
+const FIXTURES: &str = "tests/fixtures/";
+
 /// What source, tests and their golden files end in.
 const ENDINGS: [&str; 8] = ["rs", "md", "json", "jsonl", "txt", "toml", "py", "sh"];
 
@@ -86,6 +89,10 @@ fn belongs(name: &str) -> bool {
     if NEEDED.contains(&name) || ADDED.contains(&name) {
         return true;
     }
+    // A sample of what lies on a user's disk looks as it does there, hidden folders and all.
+    if name.starts_with(FIXTURES) {
+        return true;
+    }
     let folder = name.split('/').next().unwrap_or_default();
     let ending = Path::new(name).extension().and_then(|e| e.to_str());
     let hidden = name.split('/').any(|part| part.starts_with('.'));
@@ -124,7 +131,12 @@ mod tests {
 
     #[test]
     fn a_plain_crate_has_no_faults() {
-        let names = names(&["Cargo.lock", "src/sys.rs", "tests/golden/exit.json"]);
+        let names = names(&[
+            "Cargo.lock",
+            "src/sys.rs",
+            "tests/golden/exit.json",
+            "tests/fixtures/earlier/.chat-0/.cursor",
+        ]);
         assert_eq!(faults_of(&names), Vec::<String>::new());
     }
 
