@@ -23,8 +23,9 @@ const ADDED: [&str; 3] = ["Cargo.toml.orig", "Cargo.lock", ".cargo_vcs_info.json
 /// Folders that may be packed; everything in them must be one of `ENDINGS`.
 const FOLDERS: [&str; 3] = ["src", "examples", "tests"];
 
-/// Below this folder anything is packed.
-const FIXTURES: &str = "tests/fixtures/";
+/// Below these folders anything is packed: expected outputs, and samples of what lies on a user's disk, which
+/// look as they do there, without an ending and in hidden folders.
+const SAMPLES: [&str; 2] = ["tests/fixtures/", "tests/golden/"];
 
 /// What source, tests and their golden files end in.
 const ENDINGS: [&str; 8] = ["rs", "md", "json", "jsonl", "txt", "toml", "py", "sh"];
@@ -89,8 +90,7 @@ fn belongs(name: &str) -> bool {
     if NEEDED.contains(&name) || ADDED.contains(&name) {
         return true;
     }
-    // A sample of what lies on a user's disk looks as it does there, hidden folders and all.
-    if name.starts_with(FIXTURES) {
+    if SAMPLES.iter().any(|folder| name.starts_with(folder)) {
         return true;
     }
     let folder = name.split('/').next().unwrap_or_default();
@@ -134,7 +134,7 @@ mod tests {
         let names = names(&[
             "Cargo.lock",
             "src/sys.rs",
-            "tests/golden/exit.json",
+            "tests/golden/text/why",
             "tests/fixtures/earlier/.chat-0/.cursor",
         ]);
         assert_eq!(faults_of(&names), Vec::<String>::new());
