@@ -3,15 +3,18 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
 use super::StoreError;
 pub use super::lock::{SideLock, locked};
+use super::service_state::start_ticks;
+use crate::clock::{self, Timestamp};
 
 /// What every open of a state file carries: no link is followed, no pipe or device blocks, no child inherits the descriptor.
 const GUARD_FLAGS: OFlag = OFlag::O_NOFOLLOW
@@ -259,6 +262,40 @@ fn create_temporary(path: &Path) -> Result<(PathBuf, File), StoreError> {
             }
         }
     }
+}
+
+/// Removes the temporary files that killed processes left in `dir`, and returns how many.
+///
+/// A file that is younger than an hour, or whose process lives, is left alone: it may be about to be renamed.
+///
+/// # Errors
+/// [`StoreError::Io`] if the directory cannot be listed.
+pub fn sweep_temporaries(dir: &Path) -> Result<usize, StoreError> {
+    const OLD: Duration = Duration::from_secs(3600);
+    let now = clock::now();
+    let mut swept = 0;
+    for name in names_in(dir)? {
+        let Some(pid) = writer_of(&name) else {
+            continue;
+        };
+        let path = dir.join(&name);
+        let is_old = fs::symlink_metadata(&path).is_ok_and(|metadata| {
+            metadata.is_file() && now.since(Timestamp::from_millis(metadata.mtime() * 1000)) > OLD
+        });
+        if is_old && start_ticks(pid).is_none() && fs::remove_file(&path).is_ok() {
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Returns the process that made a temporary file, by its name.
+fn writer_of(name: &str) -> Option<u32> {
+    let (start, counter) = name.strip_prefix('.')?.rsplit_once('.')?;
+    let (start, pid) = start.rsplit_once('.')?;
+    let ours =
+        start.strip_suffix(".tmp").is_some() && counter.bytes().all(|byte| byte.is_ascii_digit());
+    if ours { pid.parse().ok() } else { None }
 }
 
 /// Makes a creation, a rename or a removal in the directory of `path` survive a power cut.

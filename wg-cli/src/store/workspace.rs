@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::StoreError;
+pub use super::discover::{Found, Surroundings};
 use super::files;
 use super::graph::ChatId;
 use crate::exit_code::ExitCode;
@@ -17,7 +18,7 @@ use crate::failure::Failure;
 pub const NAMES: [&str; 2] = [".wg", ".workgraph"];
 
 /// The name of the graph in a workspace.
-const GRAPH: &str = "graph.jsonl";
+pub(super) const GRAPH: &str = "graph.jsonl";
 
 /// The name of the settings in a workspace.
 const CONFIG: &str = "config.toml";
@@ -32,99 +33,7 @@ pub struct Workspace {
     id: String,
 }
 
-/// A workspace and why it is this one.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The workspace.
-    pub workspace: Workspace,
-    /// Which rule found it, for `wg which`.
-    pub reason: &'static str,
-}
-
-/// What discovery looks at, apart from the disk.
-#[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    /// The value of `WG_DIR`.
-    pub wg_dir: Option<PathBuf>,
-    /// Where the process stands.
-    pub cwd: Option<PathBuf>,
-    /// The user's home.
-    pub home: Option<PathBuf>,
-}
-
-impl Surroundings {
-    /// Reads them from this process.
-    #[must_use]
-    pub fn of_this_process() -> Self {
-        let variable = |name: &str| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        Self {
-            wg_dir: variable("WG_DIR"),
-            cwd: env::current_dir().ok(),
-            home: variable("HOME"),
-        }
-    }
-}
-
 impl Workspace {
-    /// Finds the workspace: `--dir`, else `WG_DIR`, else the nearest `.wg` or `.workgraph` upwards, else an existing one in the home.
-    ///
-    /// # Errors
-    /// [`ExitCode::Failed`] if there is none, with the cure; [`ExitCode::System`] if it cannot be looked at.
-    pub fn discover(dir_flag: Option<&Path>) -> Result<Found, Failure> {
-        Self::discover_from(dir_flag, &Surroundings::of_this_process())
-    }
-
-    /// As [`Workspace::discover`], with the surroundings given.
-    ///
-    /// # Errors
-    /// As [`Workspace::discover`].
-    pub fn discover_from(dir_flag: Option<&Path>, around: &Surroundings) -> Result<Found, Failure> {
-        if let Some(dir) = dir_flag {
-            return Ok(Found {
-                workspace: Self::open(&named(dir))?,
-                reason: "--dir",
-            });
-        }
-        if let Some(dir) = around
-            .wg_dir
-            .as_deref()
-            .filter(|dir| !dir.as_os_str().is_empty())
-        {
-            return Ok(Found {
-                workspace: Self::open(&named(dir))?,
-                reason: "WG_DIR",
-            });
-        }
-        let upwards = around.cwd.iter().flat_map(|cwd| cwd.ancestors());
-        if let Some(dir) = upwards
-            .flat_map(|at| NAMES.map(|name| at.join(name)))
-            .find(|dir| dir.is_dir())
-        {
-            return Ok(Found {
-                workspace: Self::open(&dir)?,
-                reason: "found upwards from the current directory",
-            });
-        }
-        let at_home = around
-            .home
-            .iter()
-            .flat_map(|home| NAMES.map(|name| home.join(name)));
-        if let Some(dir) = at_home.into_iter().find(|dir| dir.is_dir()) {
-            return Ok(Found {
-                workspace: Self::open(&dir)?,
-                reason: "the one in the home directory",
-            });
-        }
-        Err(
-            Failure::new(ExitCode::Failed, "there is no workspace here or above")
-                .with_cure("wg init, or wg up"),
-        )
-    }
-
     /// Opens the workspace that is exactly this directory.
     ///
     /// # Errors
@@ -350,21 +259,9 @@ impl Workspace {
 }
 
 /// Whether a directory is named like a workspace.
-fn is_named_like_one(dir: &Path) -> bool {
+pub(super) fn is_named_like_one(dir: &Path) -> bool {
     dir.file_name()
         .is_some_and(|name| NAMES.iter().any(|known| name == *known))
-}
-
-/// Returns the workspace that a given directory means: itself, or the one inside a project directory.
-fn named(dir: &Path) -> PathBuf {
-    if is_named_like_one(dir) || dir.join(GRAPH).exists() {
-        return dir.to_owned();
-    }
-    NAMES
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|inner| inner.is_dir())
-        .unwrap_or_else(|| dir.to_owned())
 }
 
 fn no_workspace(dir: &Path, error: io::Error) -> Failure {

@@ -6,10 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use wg_cli::store::Workspace;
+use wg_cli::store::graph::{Graph, NewChat};
 use wg_cli::store::messages::{self, Durability, NewMessage, Role, Side};
 
 use crate::world::{World, ask};
 
+const APPENDS: &str = "appends::as_a_child_appends_messages_and_prints_their_ids";
+const MAKES: &str = "appends::as_a_child_makes_chats_and_prints_their_numbers";
 const DIR: &str = "WG_TEST_APPEND_TO";
 const COUNT: &str = "WG_TEST_APPEND_COUNT";
 
@@ -27,18 +31,29 @@ fn as_a_child_appends_messages_and_prints_their_ids() {
     }
 }
 
+/// Runs only as a child of the test below: makes chats, and prints the number of each once it is made.
+#[test]
+fn as_a_child_makes_chats_and_prints_their_numbers() {
+    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else {
+        return;
+    };
+    let workspace = Workspace::open(&dir).unwrap();
+    let count: usize = env::var(COUNT).unwrap().parse().unwrap();
+    for _ in 0..count {
+        let made = Graph::edit(&workspace, |graph| {
+            graph.add_chat(&workspace, NewChat::default())
+        });
+        println!("\nid {}", made.unwrap().0);
+    }
+}
+
 /// A child that is killed when this is dropped.
 struct Appender(Child);
 
 impl Appender {
-    fn start(dir: &Path, count: usize) -> Self {
+    fn start(test: &str, dir: &Path, count: usize) -> Self {
         let child = Command::new(env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "appends::as_a_child_appends_messages_and_prints_their_ids",
-                "--nocapture",
-                "--test-threads=1",
-            ])
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(DIR, dir)
             .env(COUNT, count.to_string())
             .stdin(Stdio::null())
@@ -69,7 +84,9 @@ fn appends_by_several_processes_lose_nothing_and_ids_are_dense() {
     const EACH: usize = 100;
     let world = World::new();
     let dir = world.session();
-    let mut children: Vec<Appender> = (0..4).map(|_| Appender::start(&dir, EACH)).collect();
+    let mut children: Vec<Appender> = (0..4)
+        .map(|_| Appender::start(APPENDS, &dir, EACH))
+        .collect();
     let readers: Vec<_> = children
         .iter_mut()
         .map(|child| {
@@ -108,7 +125,7 @@ fn a_sender_that_is_killed_at_any_moment_loses_no_accepted_message() {
     let dir = world.session();
     let mut accepted = BTreeSet::new();
     for round in 1..=8 {
-        let mut child = Appender::start(&dir, 1_000_000);
+        let mut child = Appender::start(APPENDS, &dir, 1_000_000);
         let mut ids = child.ids();
         accepted.extend(ids.by_ref().take(round * 7));
         child.0.kill().unwrap();
@@ -125,4 +142,38 @@ fn a_sender_that_is_killed_at_any_moment_loses_no_accepted_message() {
     );
     assert_eq!(there, (1..=there.len() as u64).collect(), "ids are dense");
     assert_eq!(read.messages.len(), there.len(), "no id twice");
+}
+
+#[test]
+fn a_maker_of_chats_that_is_killed_at_any_moment_leaves_a_whole_graph() {
+    let world = World::new();
+    world.write_graph("# by hand\n{\"kind\":\"resource\"}\n");
+    let mut made = BTreeSet::new();
+    for round in 1..=6 {
+        let mut child = Appender::start(MAKES, world.workspace.root(), 1_000_000);
+        let mut numbers = child.ids();
+        made.extend(numbers.by_ref().take(round * 3));
+        child.0.kill().unwrap();
+        made.extend(numbers);
+        made.insert(u64::from(world.add_chat(NewChat::default()).0));
+    }
+    let loaded = Graph::load(&world.workspace).unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    let there: BTreeSet<u64> = loaded
+        .graph
+        .chats()
+        .iter()
+        .map(|chat| u64::from(chat.id.0))
+        .collect();
+    assert!(
+        made.is_subset(&there),
+        "lost: {:?}",
+        made.difference(&there)
+    );
+    assert!(
+        loaded
+            .graph
+            .to_bytes()
+            .starts_with(b"# by hand\n{\"kind\":\"resource\"}\n")
+    );
 }

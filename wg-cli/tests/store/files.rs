@@ -213,3 +213,30 @@ fn a_lock_that_becomes_free_is_taken_at_once() {
         }
     });
 }
+
+#[test]
+fn only_old_temporary_files_of_dead_processes_are_swept() {
+    let dir = TempDir::new().unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let ours = format!(".graph.jsonl.tmp.{}.0", std::process::id());
+    let dead = format!(".graph.jsonl.tmp.{}.7", u32::MAX);
+    let young = format!(".graph.jsonl.tmp.{}.8", u32::MAX);
+    let foreign = [
+        ".graph.tmp.4294967295",
+        "graph.jsonl.tmp.4294967295.1",
+        ".x.tmp.4294967295.y",
+        ".nex-cursor",
+    ];
+    let all = [ours.as_str(), dead.as_str(), young.as_str()]
+        .into_iter()
+        .chain(foreign);
+    for name in all {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        if name != young {
+            file.set_modified(long_ago).unwrap();
+        }
+    }
+    assert_eq!(files::sweep_temporaries(dir.path()).unwrap(), 1);
+    assert!(!dir.path().join(&dead).exists());
+    assert_eq!(names(dir.path()).len(), 2 + foreign.len());
+}

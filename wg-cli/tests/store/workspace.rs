@@ -117,7 +117,10 @@ fn where_there_is_none_it_says_how_to_make_one() {
         (told.code, told.to_string()),
         (
             ExitCode::Failed,
-            format!("there is no workspace at `{}` (wg init)", nowhere.display())
+            format!(
+                "there is no workspace at `{}` (--dir names it; wg init makes one)",
+                nowhere.display()
+            )
         )
     );
     drop(places.dir);
