@@ -19,8 +19,9 @@ pub mod tree;
 
 #[cfg(target_os = "linux")]
 pub use driver::{
-    Adopted, Completion, CompletionError, Cooperation, Down, Driver, Ended, Handle, Host, Ladder,
-    Prepared, QueryError, Rung, Shutdown, StartError, UnitId, UnitReport,
+    Adopted, Completion, CompletionError, Cooperation, Down, Driver, Ended, Foreground, Handle,
+    Host, Ladder, Outcome, Prepared, QueryError, Restart, Rung, Shutdown, StartError, UnitId,
+    UnitReport,
 };
 pub use event::{
     Account, Action, Disposition, Epoch, Event, Generation, Holder, Notice, ParkReason,

@@ -209,6 +209,7 @@ impl<H: Host> Core<H> {
                 let adopted = self.adopt(unit, pid, start_ticks);
                 reply(&answer, adopted);
             }
+            Control::Signal { unit, signal } => self.signal(unit, signal),
             Control::Policy { unit, policy } => {
                 if let Some(entry) = self.units.get_mut(&unit) {
                     entry.machine.set_policy(policy);
@@ -549,19 +550,42 @@ impl<H: Host> Core<H> {
         if entry.run.is_some() || self.closing.is_some() || pid <= 1 {
             return Adopted::Refused;
         }
+        let descriptor = match open_if_same(pid, start_ticks) {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                log::warn!("failed to watch pid {pid}, which is not adopted: {error}");
+                return Adopted::Refused;
+            }
+        };
         let since = clock::moment_of_ticks(start_ticks);
+        let token = match &descriptor {
+            Some(descriptor) => {
+                // The generation is not known before the machine has agreed.
+                match self.register(unit, Watched::Process(Generation(0)), descriptor) {
+                    Ok(token) => Some(token),
+                    Err(error) => {
+                        log::warn!("failed to watch pid {pid}, which is not adopted: {error}");
+                        return Adopted::Refused;
+                    }
+                }
+            }
+            None => None,
+        };
         self.feed(unit, Event::Adopted { pid, since });
-        let Some(entry) = self.units.get(&unit) else {
+        let process = self
+            .units
+            .get(&unit)
+            .and_then(|entry| entry.machine.state().process());
+        let Some((_, generation)) = process else {
+            if let (Some(token), Some(descriptor)) = (token, &descriptor) {
+                self.unregister(token, descriptor);
+            }
             return Adopted::Refused;
         };
-        let Some((_, generation)) = entry.machine.state().process() else {
-            return Adopted::Refused;
-        };
-        let descriptor = tree::open_verified(pid, start_ticks);
-        let token = descriptor.as_ref().and_then(|descriptor| {
-            self.register(unit, Watched::Process(generation), descriptor)
-                .ok()
-        });
+        if let Some(token) = token {
+            self.tokens
+                .insert(token, (unit, Watched::Process(generation)));
+        }
         let marker = self.host.marker(unit);
         let run = Run {
             pid,
@@ -666,6 +690,18 @@ impl<H: Host> Core<H> {
         if let Some(watch) = watch {
             self.unregister(watch.token, &watch.descriptor);
         }
+    }
+}
+
+/// Opens the process if it still is the one that started then; `None` if it is gone.
+fn open_if_same(pid: u32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
+    match tree::open(pid) {
+        Ok(descriptor) => {
+            let same = tree::start_ticks(pid) == Some(start_ticks);
+            Ok(same.then_some(descriptor))
+        }
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From "stop" to "nobody is left".
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -93,7 +94,7 @@ impl<H: Host> Core<H> {
         self.begin_sweep(unit);
     }
 
-    fn keep_descriptor(&mut self, unit: UnitId, descriptor: std::os::fd::OwnedFd) {
+    fn keep_descriptor(&mut self, unit: UnitId, descriptor: OwnedFd) {
         if let Some(run) = self
             .units
             .get_mut(&unit)
@@ -192,11 +193,10 @@ impl<H: Host> Core<H> {
                         return;
                     };
                     // Liveness decides, not whether some signal was sent before.
-                    if let Some(descriptor) = &run.descriptor
-                        && let Some(signal) = Signal::from_named_raw(rung.signal)
-                        && let Err(error) = pidfd_send_signal(descriptor, signal)
-                    {
-                        log::debug!("failed to signal pid {}: {error}", run.pid);
+                    if let Some(descriptor) = &run.descriptor {
+                        send(descriptor, run.pid, rung.signal);
+                        // A process that somebody stopped hears nothing.
+                        send(descriptor, run.pid, Signal::CONT.as_raw());
                     }
                     Some(rung.grace)
                 }
@@ -278,11 +278,15 @@ impl<H: Host> Core<H> {
             .final_grace;
         let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
         let (orders, next) = sweep.pass(table, &mut |pid| host.is_exempt(pid));
-        if next == Next::Done || now >= give_up_at {
+        // Nobody is given up on before he was killed once, or he would stay frozen.
+        if next == Next::Done || (now >= give_up_at && sweep.is_killing()) {
             run.report = sweep.report(table);
             let leader_gone = run.gone_at.is_some();
             if leader_gone {
                 self.settle_status(unit);
+            } else if next == Next::Done {
+                // Its descriptor is about to say so as well.
+                self.process_ready(unit, generation);
             } else {
                 self.report_stuck(unit);
             }
@@ -352,7 +356,7 @@ impl<H: Host> Core<H> {
         let known = run
             .descriptor
             .as_ref()
-            .and_then(|descriptor| sys::exit_status(std::os::fd::AsFd::as_fd(descriptor)))
+            .and_then(|descriptor| sys::exit_status(descriptor.as_fd()))
             .map(ExitStatus::from_raw)
             .or_else(|| host.lost_status(unit, run.pid, run.start_ticks));
         let gone_at = run.gone_at.unwrap_or(now);
@@ -408,5 +412,25 @@ impl<H: Host> Core<H> {
             reply(waiting, down.clone());
         }
         self.forget_if_removing(unit);
+    }
+
+    /// Passes a signal on to the process of a unit.
+    pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
+        let run = self.units.get(&unit).and_then(|entry| entry.run.as_ref());
+        if let Some(run) = run
+            && let Some(descriptor) = &run.descriptor
+        {
+            send(descriptor, run.pid, signal);
+        }
+    }
+}
+
+fn send(descriptor: &OwnedFd, pid: u32, signal: i32) {
+    let Some(signal) = Signal::from_named_raw(signal) else {
+        log::warn!("there is no signal {signal}");
+        return;
+    };
+    if let Err(error) = pidfd_send_signal(descriptor, signal) {
+        log::debug!("failed to signal pid {pid}: {error}");
     }
 }

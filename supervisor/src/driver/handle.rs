@@ -51,6 +51,10 @@ pub(super) enum Control {
         start_ticks: u64,
         answer: Sender<Adopted>,
     },
+    Signal {
+        unit: UnitId,
+        signal: i32,
+    },
     Policy {
         unit: UnitId,
         policy: ValidPolicy,
@@ -164,6 +168,12 @@ impl Handle {
     /// Wants another try, by a person; see [`Event::Resume`].
     pub fn resume(&self, unit: UnitId) {
         self.event(unit, Event::Resume);
+    }
+
+    /// Passes a signal on to the unit's process, if it has one. Nothing is expected
+    /// of it: to stop a unit, use [`stop`](Self::stop).
+    pub fn signal(&self, unit: UnitId, signal: i32) {
+        self.send(Control::Signal { unit, signal });
     }
 
     /// Says that there is work; see [`Event::Wake`].

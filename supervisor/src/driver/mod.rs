@@ -2,6 +2,7 @@
 
 mod core;
 mod ending;
+mod foreground;
 mod handle;
 mod host;
 mod unit;
@@ -17,6 +18,7 @@ use crossbeam_channel::unbounded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 
+pub use foreground::{Foreground, Outcome, Restart};
 pub use handle::{
     Adopted, Completion, CompletionError, Down, Handle, QueryError, Shutdown, UnitReport,
 };

@@ -53,11 +53,12 @@ pub fn end(
         let (orders, next) = sweep.pass(&table, is_exempt);
         let dying: Vec<OwnedFd> = orders.iter().filter_map(execute).collect();
         let now = clock::now();
-        if next == Next::Done || now >= until {
+        // Nobody is given up on before he was killed once, or he would stay frozen.
+        if next == Next::Done || (now >= until && sweep.is_killing()) {
             return Ok(sweep.report(&table));
         }
         if next == Next::AfterDeaths {
-            wait_for_deaths(dying, until.min(now + LONGEST_WAIT));
+            wait_for_deaths(dying, now + LONGEST_WAIT);
         }
     }
 }
@@ -87,7 +88,7 @@ pub(crate) fn execute(order: &Order) -> Option<OwnedFd> {
 }
 
 /// Opens the process with this pid if it still is the one that started then.
-pub(crate) fn open_verified(pid: u32, start: u64) -> Option<OwnedFd> {
+fn open_verified(pid: u32, start: u64) -> Option<OwnedFd> {
     if pid <= 1 {
         return None;
     }

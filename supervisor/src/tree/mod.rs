@@ -14,7 +14,7 @@ mod table;
 use std::io;
 
 pub use end::{EndError, end};
-pub(crate) use end::{execute, open, open_verified};
+pub(crate) use end::{execute, open};
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
 pub use table::{is_alive, start_ticks};

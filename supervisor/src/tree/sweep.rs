@@ -90,6 +90,11 @@ impl Sweep {
         &self.target
     }
 
+    /// Returns true once something was ordered to be killed.
+    pub(crate) fn is_killing(&self) -> bool {
+        self.stage == Stage::Kill
+    }
+
     /// The leader was reaped, or is a stranger's child: its pid no longer names
     /// its group.
     pub(crate) fn unpin(&mut self) {

@@ -61,6 +61,8 @@ impl Host for TestHost {
             Some(Answer::Run(argv)) => {
                 let mut command = Command::new(&argv[0]);
                 command.args(&argv[1..]).stdin(Stdio::null());
+                // What a failing test leaves behind must not hold its terminal.
+                command.stdout(Stdio::null()).stderr(Stdio::null());
                 command.env(MARKER, format!("{}/{unit}/x", self.marker));
                 Prepared::Go(Box::new(command))
             }

@@ -2,5 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+mod foreground;
 mod hostile;
 mod ordinary;
+mod trees;

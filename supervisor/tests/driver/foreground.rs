@@ -1,0 +1,106 @@
+//! One command in the foreground.
+
+use std::process::{Command, Stdio};
+
+use supervisor::{
+    Disposition, Ended, Foreground, Generation, Host, Ladder, Machine, Outcome, ParkReason, Policy,
+    Prepared, Restart, StartReason, UnitId, clock,
+};
+
+use crate::common::LONG;
+
+struct Shell(&'static str);
+
+impl Host for Shell {
+    fn prepare(&mut self, _: UnitId, generation: Generation, _: StartReason) -> Prepared {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", self.0])
+            .stdin(Stdio::null())
+            .env("ATTEMPT", generation.to_string());
+        Prepared::Go(Box::new(command))
+    }
+
+    fn judge(&mut self, _: UnitId, ended: &Ended) -> Disposition {
+        match ended.status {
+            Some(status) if status.success() => Disposition::Clean,
+            other => Disposition::Crash {
+                reason: format!("{other:?}"),
+            },
+        }
+    }
+
+    fn ladder(&mut self, _: UnitId) -> Ladder {
+        Ladder {
+            final_grace: LONG,
+            ..Ladder::standard()
+        }
+    }
+}
+
+/// Runs a script with pauses of zero and `crash_hard = 4`.
+#[track_caller]
+fn outcome(script: &'static str, restart: Restart) -> Outcome {
+    let mut policy = Policy::standard();
+    policy.backoff_first = std::time::Duration::ZERO;
+    policy.backoff_cap = std::time::Duration::ZERO;
+    policy.unsafe_no_backoff = true;
+    policy.crash_hard = 4;
+    let policy = policy.validate().expect("because it is valid");
+    let machine = Machine::new(policy, 1, clock::now());
+    let foreground = Foreground::start(Shell(script), machine, restart).expect("because it starts");
+    foreground.wait(LONG).expect("because it ends")
+}
+
+#[test]
+fn a_success_ends_it_and_a_failure_is_tried_again() {
+    let done = outcome("[ $ATTEMPT = 3 ]", Restart::OnFailure);
+    assert!(matches!(done, Outcome::Done { .. }), "{done:?}");
+    assert_eq!(done.shell_code(), Some(0));
+}
+
+#[test]
+fn giving_up_returns_the_last_code_and_a_signal_as_a_shell_would() {
+    for (script, code) in [("exit $((10 + ATTEMPT))", 14), ("kill -9 $$", 137)] {
+        let gave_up = outcome(script, Restart::OnFailure);
+        let Outcome::GaveUp {
+            reason: ParkReason::CrashLimit { crashes: 4, .. },
+            ..
+        } = &gave_up
+        else {
+            panic!("{gave_up:?}");
+        };
+        assert_eq!(gave_up.shell_code(), Some(code));
+    }
+}
+
+#[test]
+fn what_is_never_restarted_runs_once() {
+    assert_eq!(
+        outcome("exit $((10 + ATTEMPT))", Restart::Never).shell_code(),
+        Some(11)
+    );
+}
+
+#[test]
+fn what_is_always_restarted_is_restarted_after_a_success_too() {
+    let script = "[ $ATTEMPT -lt 6 ] && exit 0; exit 9";
+    let gave_up = outcome(script, Restart::Always);
+    assert_eq!(gave_up.shell_code(), Some(9));
+}
+
+#[test]
+fn a_signal_is_passed_on_and_a_stop_ends_it() {
+    let policy = Policy::standard().validate().unwrap();
+    let machine = Machine::new(policy, 1, clock::now());
+    let shell = Shell("trap 'exit 0' USR1; while :; do sleep 0.01; done");
+    let foreground = Foreground::start(shell, machine, Restart::OnFailure).unwrap();
+    let stopped = loop {
+        // The shell may not have set its trap yet, then it dies and is started again.
+        foreground.signal(10);
+        if let Some(outcome) = foreground.wait(std::time::Duration::from_millis(50)) {
+            break outcome;
+        }
+    };
+    assert_eq!(stopped.shell_code(), Some(0));
+}
