@@ -152,7 +152,8 @@ impl Graph {
                 warnings,
             } = Self::load(workspace)?;
             for warning in warnings {
-                log::warn!("{warning}");
+                // Those who show the graph tell it; every change would only repeat it.
+                log::debug!("{warning}");
             }
             let result = change(&mut graph)?;
             if graph.is_changed() {

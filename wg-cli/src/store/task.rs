@@ -41,7 +41,7 @@ impl Task {
 
     /// Reads a line.
     pub(super) fn parse(line: &[u8]) -> Result<Parsed, String> {
-        let fields: Fields = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let fields: Fields = serde_json::from_slice(line).map_err(|error| reason(&error))?;
         let mut task = Self {
             id: String::new(),
             fields,
@@ -176,5 +176,14 @@ impl Task {
     #[must_use]
     pub fn to_json(&self) -> Map<String, Value> {
         self.fields.to_map()
+    }
+}
+
+/// Says what is wrong with a line; its number in the file is told by others.
+fn reason(error: &serde_json::Error) -> String {
+    let told = error.to_string();
+    match told.split_once(" at line ") {
+        Some((what, _)) => format!("{what} at column {}", error.column()),
+        None => told,
     }
 }
