@@ -118,6 +118,12 @@ impl Ladder {
         self.ended_for
     }
 
+    /// Returns when the agent last showed a sign of life.
+    #[must_use]
+    pub fn progress_at(&self) -> Instant {
+        self.progress_at
+    }
+
     /// Returns when [`Happening::DeadlineReached`] is due. Every call of [`Ladder::handle`] may change it.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

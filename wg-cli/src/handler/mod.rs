@@ -4,23 +4,29 @@
 //! |---|---|
 //! | `core` | what to do next, without I/O |
 //! | `ladder` | when and how a running turn is ended, without I/O |
-//! | `serve` | the driver for a chat |
+//! | `serve`, `drive`, `answering` | the driver for a chat: its life, its loop, one message |
 //! | `private` | the driver without a chat |
+//! | `admission`, `gate`, `directory` | what a turn waits for: the daemon's leave, its directory |
 //! | `turn`, `command`, `running` | one agent for one message |
 //! | `verdict`, `wording` | what an ending means, and what a person reads then |
 //! | `claim`, `settings` | how the session lock and the settings are come by |
 //! | `attempt`, `exit_note` | what is on disk beside the messages |
 //! | `tree`, `exempt`, `process`, `mark`, `environment`, `ears`, `output` | processes, signals and bytes |
 
+mod admission;
+mod answering;
 pub mod attempt;
 mod claim;
 mod command;
 pub mod core;
+pub mod directory;
+mod drive;
 mod ears;
 pub mod environment;
 mod evaluation;
 mod exempt;
 mod exit_note;
+mod gate;
 pub mod ladder;
 pub mod mark;
 pub mod nex;

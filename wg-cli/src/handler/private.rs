@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -150,7 +151,7 @@ struct Conversation {
     workspace: Workspace,
     agent: AgentSpec,
     variables: Vec<(&'static str, OsString)>,
-    grace: std::time::Duration,
+    grace: Duration,
     ears: Ears,
     session: Option<Session>,
 }
@@ -243,7 +244,7 @@ impl Conversation {
         let reason = match end {
             TurnEnd::FailedForGood => NoReply::FailedForGood,
             TurnEnd::Interrupted => NoReply::Interrupted,
-            TurnEnd::CutShort { .. } => NoReply::CutShort,
+            TurnEnd::NotBegun | TurnEnd::CutShort { .. } => NoReply::CutShort,
             TurnEnd::Failed | TurnEnd::Unavailable | TurnEnd::NoResources | TurnEnd::Replied => {
                 NoReply::Failed
             }
@@ -295,7 +296,7 @@ impl Conversation {
             }
             match self.say(&line)? {
                 TurnEnd::CutShort { .. } => return Ok(ExitCode::Released),
-                TurnEnd::Replied | TurnEnd::Interrupted => {}
+                TurnEnd::Replied | TurnEnd::Interrupted | TurnEnd::NotBegun => {}
                 end @ (TurnEnd::Failed
                 | TurnEnd::FailedForGood
                 | TurnEnd::Unavailable
@@ -324,7 +325,7 @@ fn code(end: TurnEnd) -> ExitCode {
         TurnEnd::FailedForGood => ExitCode::Config,
         TurnEnd::Unavailable => ExitCode::Unavailable,
         TurnEnd::NoResources => ExitCode::System,
-        TurnEnd::CutShort { .. } => ExitCode::Released,
+        TurnEnd::NotBegun | TurnEnd::CutShort { .. } => ExitCode::Released,
     }
 }
 
@@ -425,4 +426,8 @@ impl Listener for PrivateListener<'_> {
         }
         ends
     }
+
+    fn progressed(&mut self, _now: Instant) {}
+
+    fn tick(&mut self) {}
 }

@@ -48,6 +48,10 @@ pub(crate) trait Listener {
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
     /// Takes in what was heard, and returns what it means for the turn.
     fn heard(&mut self) -> Vec<EndTurn>;
+    /// Learns that the agent has shown a sign of life.
+    fn progressed(&mut self, now: Instant);
+    /// Is called from time to time while the turn runs.
+    fn tick(&mut self);
 }
 
 /// What came of a turn.
@@ -218,7 +222,17 @@ impl Watch<'_> {
             }
             tree::reap_strays(Some(self.agent.id()));
         }
-        self.happened(Happening::DeadlineReached, now);
+        if self
+            .ladder
+            .deadline()
+            .is_some_and(|deadline| now >= deadline)
+        {
+            self.happened(Happening::DeadlineReached, now);
+            listener.tick();
+        }
+        if self.ladder.progress_at() == now {
+            listener.progressed(now);
+        }
         false
     }
 

@@ -85,7 +85,12 @@ fn sentence(trouble: &Trouble<'_>) -> String {
             format!("The agent `{agent}` failed: {} after {ran}.", report.ending)
         }
         (NoReply::Failed | NoReply::FailedForGood, None) => format!("The agent `{agent}` failed."),
-        (NoReply::Interrupted, _) => format!("The turn was interrupted on request after {ran}."),
+        (NoReply::Interrupted, None) => {
+            "The message was taken back before its turn began.".to_owned()
+        }
+        (NoReply::Interrupted, Some(_)) => {
+            format!("The turn was interrupted on request after {ran}.")
+        }
         (NoReply::CutShort, _) => {
             format!("The chat was stopped while the agent `{agent}` was answering, after {ran}.")
         }

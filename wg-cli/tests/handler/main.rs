@@ -1,5 +1,6 @@
 //! The handler as others see it: the `wg` binary, its files, its processes.
 
+mod gate;
 mod life;
 mod turns;
 mod world;

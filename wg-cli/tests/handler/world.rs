@@ -7,12 +7,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 use wg_cli::exit_code::ExitCode;
@@ -27,7 +30,7 @@ use wg_cli::store::watch::DirWatch;
 const MARKER: &str = "WG_TEST_WORLD";
 
 /// A wait that takes this long is a failure of the test, never a wait that was meant.
-const LOST: Duration = Duration::from_secs(60);
+pub(crate) const LOST: Duration = Duration::from_secs(60);
 
 /// The present moment of the steady clock.
 #[expect(
@@ -137,7 +140,21 @@ impl World {
 
     /// Waits until somebody writes to the FIFO, and returns what.
     pub(crate) fn wait_at(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
+        // Opened without waiting for the other side, so that one that never comes fails the test.
+        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+        let mut fifo = fs::File::options()
+            .read(true)
+            .custom_flags(nonblocking)
+            .open(self.path(name))
+            .unwrap();
+        let mut said = String::new();
+        while !said.ends_with('\n') {
+            wait_readable(&fifo);
+            let mut bytes = [0; 64];
+            let count = fifo.read(&mut bytes).unwrap();
+            said.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        said
     }
 
     /// Puts a message into the inbox.
@@ -294,6 +311,14 @@ pub(crate) fn kill(pid: u32, signal: &str) {
     assert!(status.is_ok(), "there is a `kill` command");
 }
 
+/// Waits until there is something to read.
+#[track_caller]
+pub(crate) fn wait_readable(what: &impl AsFd) {
+    let lost = Timespec::try_from(LOST).unwrap();
+    let ready = poll(&mut [PollFd::new(what, PollFlags::IN)], Some(&lost)).unwrap();
+    assert!(ready > 0, "nothing came in {LOST:?}");
+}
+
 /// A running command, ended with the test.
 pub(crate) struct Handler {
     child: Option<Child>,
@@ -319,6 +344,26 @@ impl Handler {
             .unwrap()
             .write_all(text.as_bytes())
             .unwrap();
+    }
+
+    /// Reads its stderr up to the first line that holds this text, and returns the line.
+    pub(crate) fn first_error_line_with(&mut self, text: &str) -> String {
+        let stderr = self.child.as_mut().unwrap().stderr.as_mut().unwrap();
+        let mut line = Vec::new();
+        loop {
+            let mut byte = [0];
+            wait_readable(stderr);
+            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no line with `{text}`");
+            if byte[0] != b'\n' {
+                line.push(byte[0]);
+                continue;
+            }
+            let found = String::from_utf8_lossy(&line).into_owned();
+            if found.contains(text) {
+                return found;
+            }
+            line.clear();
+        }
     }
 
     /// Waits for its end and returns everything that it wrote.

@@ -1,0 +1,324 @@
+//! One message, from the admission of its turn to its line in the outbox.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use crate::clock::{self, Timestamp};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::store::messages::{self, Message, NewMessage, Role, Side, TurnInfo};
+
+use super::admission::Admission;
+use super::attempt::{self, Attempt, STREAMING};
+use super::core::{Answer, Core, EndTurn, Event, NoReply, Step, TurnEnd};
+use super::drive::Handler;
+use super::ears::{Ears, Heard};
+use super::gate::{Gate, Word};
+use super::output::{BoundedLog, StreamFile};
+use super::turn::{self, Listener, Report, Turn};
+use super::wording::{self, Trouble};
+use super::{evaluation, exempt, verdict};
+
+/// A turn of this handler that has ended.
+pub(super) struct Ran<'a> {
+    report: &'a Report,
+    started_at: Timestamp,
+    attempt: u32,
+}
+
+impl Handler<'_> {
+    /// Runs one turn and settles it.
+    pub(super) fn turn(&mut self, id: u64, attempt: u32) -> Result<Step, Failure> {
+        let question = self.find(id)?;
+        // Held to the end of this function: the turn is over when its answer is on disk.
+        let _directory = match self.admit(id)? {
+            Admission::Admitted(directory) => directory,
+            Admission::Instead(end) => return self.ended(&question, end, None),
+        };
+        let failed =
+            |error| Failure::new(ExitCode::System, "failed to begin the reply").caused_by(error);
+        // Emptied before the attempt is written down: what is in the file later belongs to this attempt.
+        let mut stream = StreamFile::begin(&self.session.join(STREAMING)).map_err(failed)?;
+        let started_at = clock::now();
+        attempt::write(
+            &self.session,
+            &Attempt {
+                message: id,
+                attempt,
+                started_at,
+                pid: std::process::id(),
+            },
+        )?;
+
+        let report = self.ask_agent(&question, started_at, &mut stream);
+        let (end, verdict) = verdict::judge(&report, verdict::is_wrapper(&self.agent.program));
+        log::info!(
+            "turn for message {id}, attempt {attempt}: {} ({})",
+            verdict.cause,
+            report.ending
+        );
+        self.ledger.agent_ending = Some(report.ending.to_string());
+        self.note_memory(&report);
+        if !report.survivors.is_empty() {
+            log::error!(
+                "processes of the agent could not be ended: {:?}",
+                report.survivors
+            );
+        }
+        let step = self.ended(
+            &question,
+            end,
+            Some(&Ran {
+                report: &report,
+                started_at,
+                attempt,
+            }),
+        );
+        self.gate.end(id);
+        step
+    }
+
+    /// Tells the core how the turn ended, and does what it says.
+    fn ended(
+        &mut self,
+        question: &Message,
+        end: TurnEnd,
+        ran: Option<&Ran<'_>>,
+    ) -> Result<Step, Failure> {
+        match self.core.handle(Event::TurnEnded(end), clock::steady()) {
+            Step::Settle { answer, then, .. } => {
+                self.settle(question, answer, ran)?;
+                Ok(then.into())
+            }
+            step @ (Step::Look
+            | Step::Begin { .. }
+            | Step::EndTurn(_)
+            | Step::Wait
+            | Step::Leave(_)) => Ok(step),
+        }
+    }
+
+    fn ask_agent(
+        &mut self,
+        question: &Message,
+        started_at: Timestamp,
+        stream: &mut StreamFile,
+    ) -> Report {
+        let mut variables = self.variables.clone();
+        variables.push(("WG_REQUEST_ID", OsString::from(&question.request_id)));
+        let lock = &*self.lock;
+        let leave_children = self.agent.leave_children;
+        let turn = Turn {
+            agent: &self.agent,
+            cwd: &self.cwd,
+            message: &question.content,
+            variables: &variables,
+            grace: self.grace,
+            errors: Some(BoundedLog::new(
+                self.session.join("agent-stderr.log"),
+                self.errors_max,
+            )),
+            exempt: &|| exempt::holders(self.workspace, &self.session),
+            // A child that may outlive its turn must not keep the session with it.
+            spawn: &mut |command| {
+                if leave_children {
+                    command.spawn()
+                } else {
+                    lock.spawn_lent(command)
+                }
+            },
+        };
+        let mut listener = ChatListener {
+            ears: &mut self.ears,
+            core: &mut self.core,
+            gate: &mut self.gate,
+            message: question.id,
+            started_at,
+        };
+        turn::run(turn, &mut listener, &mut |bytes| stream.push(bytes))
+    }
+
+    fn note_memory(&mut self, report: &Report) {
+        if let (Some(peak), Some(cap)) = (report.peak_memory, self.memory_cap)
+            && peak > cap
+        {
+            log::warn!(
+                "the agent used {peak} bytes, over the cap of {cap}; leaving at this turn boundary"
+            );
+            self.over_memory_cap = true;
+        }
+    }
+
+    /// Writes what came of a message; only then do the cursors move.
+    pub(super) fn settle(
+        &mut self,
+        question: &Message,
+        answer: Answer,
+        ran: Option<&Ran<'_>>,
+    ) -> Result<(), Failure> {
+        let (role, content) = match (answer, ran) {
+            (Answer::Stay, _) => return Ok(()),
+            (Answer::Unread { attempts }, _) => return self.put_back(question, attempts),
+            (Answer::Reply, Some(ran)) => (Role::Coordinator, ran.report.text.clone()),
+            (Answer::Reply, None) => (Role::Coordinator, String::new()),
+            (Answer::SystemError(reason), ran) => {
+                (Role::SystemError, self.trouble(question, reason, ran))
+            }
+        };
+        let line = self.ledger.evaluating.filter(|id| *id == question.id);
+        let line = line.map(|_| {
+            evaluation::line(
+                role == Role::Coordinator,
+                &content,
+                ran.map(|ran| ran.report),
+            )
+        });
+        messages::append(
+            &self.session,
+            Side::Outbox,
+            NewMessage {
+                role,
+                content,
+                request_id: Some(question.request_id.clone()),
+                user: None,
+                in_reply_to: Some(question.id),
+                retry_of: None,
+                turn: Some(self.turn_info(ran)),
+                extra: serde_json::Map::new(),
+            },
+            messages::Durability::Sync,
+        )?;
+        messages::advance_handler_cursors(&self.session, question.id)?;
+        attempt::clear(&self.session);
+        self.clear_streaming();
+        if line.is_some() {
+            self.ledger.evaluated = line;
+        }
+        Ok(())
+    }
+
+    /// Makes the message look as if this turn had not been begun.
+    fn put_back(&self, question: &Message, attempts: u32) -> Result<(), Failure> {
+        self.clear_streaming();
+        match attempt::read(&self.session) {
+            Some(earlier) if attempts > 0 && earlier.message == question.id => attempt::write(
+                &self.session,
+                &Attempt {
+                    attempt: attempts,
+                    ..earlier
+                },
+            ),
+            Some(_) | None => {
+                attempt::clear(&self.session);
+                Ok(())
+            }
+        }
+    }
+
+    fn trouble(&self, question: &Message, reason: NoReply, ran: Option<&Ran<'_>>) -> String {
+        let partial = match ran {
+            Some(ran) => ran.report.text.clone(),
+            None => std::fs::read(self.session.join(STREAMING))
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .unwrap_or_default(),
+        };
+        let retry = format!("wg chat retry {} {}", self.chat, question.id);
+        wording::system_error(&Trouble {
+            agent: &self.agent.name,
+            retry: Some(&retry),
+            reason,
+            report: ran.map(|ran| ran.report),
+            partial: &partial,
+        })
+    }
+
+    fn turn_info(&self, ran: Option<&Ran<'_>>) -> TurnInfo {
+        let now = clock::now();
+        if let Some(ran) = ran {
+            return TurnInfo {
+                started_at: ran.started_at,
+                ended_at: now,
+                exit: Some(ran.report.ending.to_string()),
+                attempt: ran.attempt,
+                ended_children: Some(ran.report.ended_children).filter(|count| *count > 0),
+            };
+        }
+        let earlier = attempt::read(&self.session);
+        TurnInfo {
+            started_at: earlier.as_ref().map_or(now, |attempt| attempt.started_at),
+            ended_at: now,
+            exit: None,
+            attempt: earlier.map_or(0, |attempt| attempt.attempt),
+            ended_children: None,
+        }
+    }
+
+    fn clear_streaming(&self) {
+        if let Err(error) = std::fs::remove_file(self.session.join(STREAMING))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("the growing reply of an ended turn stays behind: {error}");
+        }
+    }
+}
+
+/// Hears on behalf of a turn, and lets the core say what it means.
+struct ChatListener<'a> {
+    ears: &'a mut Ears,
+    core: &'a mut Core,
+    gate: &'a mut Gate,
+    message: u64,
+    started_at: Timestamp,
+}
+
+impl Listener for ChatListener<'_> {
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.ears.fds().chain(self.gate.fd()).collect()
+    }
+
+    fn heard(&mut self) -> Vec<EndTurn> {
+        let mut events: Vec<Event> = Vec::new();
+        events.extend(
+            self.ears
+                .listen()
+                .into_iter()
+                .filter_map(|heard| match heard {
+                    Heard::Stop => Some(Event::StopAsked),
+                    Heard::Interrupt => Some(Event::InterruptAsked),
+                    // The turn itself sees what has ended.
+                    Heard::Child => None,
+                }),
+        );
+        events.extend(self.gate.hear().into_iter().filter_map(|word| match word {
+            Word::Cancelled(message) if message == self.message => Some(Event::InterruptAsked),
+            Word::Cancelled(_)
+            | Word::Queued { .. }
+            | Word::Refused(_)
+            | Word::Granted(_)
+            | Word::Gone => None,
+        }));
+        let now = clock::steady();
+        let steps = events.into_iter().map(|event| self.core.handle(event, now));
+        steps
+            .filter_map(|step| match step {
+                Step::EndTurn(end) => Some(end),
+                Step::Look
+                | Step::Begin { .. }
+                | Step::Settle { .. }
+                | Step::Wait
+                | Step::Leave(_) => None,
+            })
+            .collect()
+    }
+
+    fn progressed(&mut self, now: Instant) {
+        self.gate.progress(self.message, now);
+    }
+
+    fn tick(&mut self) {
+        // A daemon that was started meanwhile learns of a turn that it did not give.
+        self.gate.resume(self.message, self.started_at);
+    }
+}
