@@ -15,7 +15,7 @@ pub use crate::config::{
 pub use crate::core::{Claim, Decision, Outcome, Queue};
 pub use crate::driver::context::{NestedError, TaskContext};
 pub use crate::driver::handle::{StillPending, TaskHandle};
-pub use crate::driver::queue::{CommandQueue, Drained, NotDrained, StartError};
+pub use crate::driver::queue::{CommandQueue, Drained, LaneHandle, NotDrained, StartError};
 pub use crate::driver::slot::{Cancelled, Reservation, Slot, SlotNotice, TaskTicket};
 pub use crate::error::{Close, ConfigError, LeaseLost, Refused, SubmitError, TaskError, Timeout};
 pub use crate::event::Event;

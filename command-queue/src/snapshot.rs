@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::Outcome;
 use crate::id::TaskId;
 
 /// Counters since the start of the queue.
@@ -37,15 +36,6 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub(crate) fn count(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Finished => self.finished += 1,
-            Outcome::Failed => self.failed += 1,
-            Outcome::Panicked => self.panicked += 1,
-            Outcome::Cancelled => self.cancelled += 1,
-        }
-    }
-
     /// Returns the number of tasks whose caller has an answer.
     #[must_use]
     pub fn settled(&self) -> u64 {

@@ -59,6 +59,10 @@ pub(crate) enum Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Live,
+    /// As `Live`; the owner was asked for progress and has until then to answer.
+    Asked {
+        until: Instant,
+    },
     /// Its caller has the error; it may still end by itself until then.
     Cancelling {
         until: Instant,
@@ -86,10 +90,8 @@ pub(crate) struct Active<T> {
     pub(crate) threadless: bool,
     /// A unit of the phantom budget is spent on the thread that is stuck in this task.
     pub(crate) thread_lost: bool,
-    /// The owner was asked for progress and has until then to answer.
-    pub(crate) asked_until: Option<Instant>,
-    budget: Option<Duration>,
-    idle: IdleLimit,
+    /// Absent for a task that has none of its own.
+    limits: Option<Box<Limits>>,
     pub(crate) item: T,
 }
 
@@ -100,18 +102,16 @@ pub(crate) enum Judgement {
 }
 
 impl<T> Active<T> {
-    pub(crate) fn new(seq: u64, started: Instant, limits: Option<&Limits>, item: T) -> Self {
+    pub(crate) fn new(seq: u64, started: Instant, limits: Option<Box<Limits>>, item: T) -> Self {
         Self {
             seq,
             started,
             progress: started,
             stage: Stage::Live,
             suspected: false,
-            threadless: limits.is_some_and(|limits| limits.threadless),
+            threadless: limits.as_ref().is_some_and(|limits| limits.threadless),
             thread_lost: false,
-            asked_until: None,
-            budget: limits.and_then(|limits| limits.budget),
-            idle: limits.map_or(IdleLimit::LaneCeiling, |limits| limits.idle),
+            limits,
             item,
         }
     }
@@ -123,9 +123,22 @@ impl<T> Active<T> {
         }
     }
 
+    fn budget(&self) -> Option<Duration> {
+        self.limits.as_ref().and_then(|limits| limits.budget)
+    }
+
+    /// Returns whether its caller has no answer yet.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.stage, Stage::Live | Stage::Asked { .. })
+    }
+
     /// Returns the silence that is too long, and what it is called then.
     fn silence(&self, config: &LaneConfig) -> Option<(Duration, Cause)> {
-        match self.idle {
+        match self
+            .limits
+            .as_ref()
+            .map_or(IdleLimit::LaneCeiling, |limits| limits.idle)
+        {
             IdleLimit::LaneCeiling => config
                 .stall_ceiling
                 .span()
@@ -143,7 +156,7 @@ impl<T> Active<T> {
 
     pub(crate) fn judge(&self, config: &LaneConfig, now: Instant) -> Judgement {
         let ran = now.saturating_duration_since(self.started);
-        if let Some(limit) = self.budget.filter(|limit| ran >= *limit) {
+        if let Some(limit) = self.budget().filter(|limit| ran >= *limit) {
             return Judgement::Stop(Cause::TimedOut {
                 kind: Timeout::Budget,
                 limit,
@@ -166,7 +179,9 @@ impl<T> Active<T> {
     pub(crate) fn due(&self, config: &LaneConfig) -> Option<Instant> {
         match self.stage {
             Stage::Live => {
-                let budget = self.budget.and_then(|span| self.started.checked_add(span));
+                let budget = self
+                    .budget()
+                    .and_then(|span| self.started.checked_add(span));
                 let silence = self.silence(config).and_then(|(span, _)| {
                     let span = if self.suspected {
                         span
@@ -175,13 +190,9 @@ impl<T> Active<T> {
                     };
                     self.progress.checked_add(span)
                 });
-                let due = earlier(budget, silence);
-                match self.asked_until {
-                    Some(until) => due.map(|due| due.max(until)),
-                    None => due,
-                }
+                earlier(budget, silence)
             }
-            Stage::Cancelling { until } => Some(until),
+            Stage::Asked { until } | Stage::Cancelling { until } => Some(until),
             Stage::Abandoned(_) => None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Removing a task from the middle leaves an empty entry behind, so that a million waiting tasks cost
 //! nothing when one of them is cancelled; the empty ones go when they reach the front or outnumber the rest.
+//! A lane in which never more than one task waits has no buffer at all.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -41,25 +42,29 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Invariant: the front of each class is a task, not an empty entry; `len` counts tasks only.
+/// Invariants: while `single` is taken, the classes are empty; the front of each class is a task, not an empty
+/// entry; `len` counts tasks only.
 #[derive(Debug)]
 pub(crate) struct Fifo<T> {
-    classes: [VecDeque<Waiting<T>>; CLASSES],
+    single: Option<(Priority, Waiting<T>)>,
+    normal: VecDeque<Waiting<T>>,
+    others: Option<Box<Others<T>>>,
     len: usize,
 }
 
-fn class(priority: Priority) -> usize {
-    match priority {
-        Priority::Background => 0,
-        Priority::Normal => 1,
-        Priority::Foreground => 2,
-    }
+/// Most lanes only ever see one priority.
+#[derive(Debug)]
+struct Others<T> {
+    background: VecDeque<Waiting<T>>,
+    foreground: VecDeque<Waiting<T>>,
 }
 
 impl<T> Fifo<T> {
     pub(crate) fn new() -> Self {
         Self {
-            classes: [const { VecDeque::new() }; CLASSES],
+            single: None,
+            normal: VecDeque::new(),
+            others: None,
             len: 0,
         }
     }
@@ -72,18 +77,54 @@ impl<T> Fifo<T> {
         self.len == 0
     }
 
+    fn class_mut(&mut self, priority: Priority) -> &mut VecDeque<Waiting<T>> {
+        if priority == Priority::Normal {
+            return &mut self.normal;
+        }
+        let others = self.others.get_or_insert_with(|| {
+            Box::new(Others {
+                background: VecDeque::new(),
+                foreground: VecDeque::new(),
+            })
+        });
+        if priority == Priority::Background {
+            &mut others.background
+        } else {
+            &mut others.foreground
+        }
+    }
+
+    fn classes(&self) -> impl Iterator<Item = (usize, &VecDeque<Waiting<T>>)> {
+        let others = self.others.as_deref();
+        let background = others.map(|others| (0, &others.background));
+        let foreground = others.map(|others| (2, &others.foreground));
+        [background, Some((1, &self.normal)), foreground]
+            .into_iter()
+            .flatten()
+    }
+
     pub(crate) fn push(&mut self, priority: Priority, waiting: Waiting<T>) {
-        self.classes[class(priority)].push_back(waiting);
         self.len += 1;
+        if self.len == 1 && self.normal.is_empty() && self.others.is_none() {
+            self.single = Some((priority, waiting));
+            return;
+        }
+        if let Some((before, first)) = self.single.take() {
+            self.class_mut(before).push_back(first);
+        }
+        self.class_mut(priority).push_back(waiting);
     }
 
     /// Returns since when the task that waits longest has waited.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.classes
-            .iter()
-            .filter_map(|class| class.front())
-            .map(|head| head.since)
-            .min()
+        match &self.single {
+            Some((_, single)) => Some(single.since),
+            None => self
+                .classes()
+                .filter_map(|(_, class)| class.front())
+                .map(|head| head.since)
+                .min(),
+        }
     }
 
     /// Takes the task whose turn it is.
@@ -91,32 +132,55 @@ impl<T> Fifo<T> {
     /// A task gains one tier each `ageing`, never above foreground. Only the three heads compete: behind a
     /// head of the same class everybody arrived later. Among equals the one that waited longest goes first.
     pub(crate) fn pop(&mut self, now: Instant, ageing: Duration) -> Option<(Waiting<T>, T)> {
-        let mut best: Option<(usize, usize, u64)> = None;
-        for (index, class) in self.classes.iter().enumerate() {
-            let Some(head) = class.front() else { continue };
-            if self.len == class.len() {
-                best = Some((index, index, head.seq));
-                break;
-            }
-            let tier = tier(index, now.saturating_duration_since(head.since), ageing);
-            let better =
-                best.is_none_or(|(_, top, seq)| tier > top || (tier == top && head.seq < seq));
-            if better {
-                best = Some((index, tier, head.seq));
-            }
+        if let Some((_, mut single)) = self.single.take() {
+            self.len -= 1;
+            let item = single.item.take()?;
+            return Some((single, item));
         }
-        let (index, ..) = best?;
-        let mut head = self.classes[index].pop_front()?;
+        let priority = if self.others.is_none() {
+            Priority::Normal
+        } else {
+            self.best(now, ageing)?
+        };
+        let class = self.class_mut(priority);
+        let mut head = class.pop_front()?;
         let item = head.item.take()?;
         self.len -= 1;
-        self.trim(index);
+        self.trim(priority);
         Some((head, item))
+    }
+
+    fn best(&self, now: Instant, ageing: Duration) -> Option<Priority> {
+        let best = self
+            .classes()
+            .filter_map(|(class, waiting)| waiting.front().map(|head| (class, head)))
+            .max_by_key(|(class, head)| {
+                let waited = now.saturating_duration_since(head.since);
+                (tier(*class, waited, ageing), std::cmp::Reverse(head.seq))
+            })?;
+        Some(match best.0 {
+            0 => Priority::Background,
+            1 => Priority::Normal,
+            _ => Priority::Foreground,
+        })
     }
 
     /// Takes a task out of turn.
     pub(crate) fn remove(&mut self, seq: u64) -> Option<(Instant, T)> {
-        for index in 0..CLASSES {
-            let class = &mut self.classes[index];
+        if self
+            .single
+            .as_ref()
+            .is_some_and(|(_, single)| single.seq == seq)
+        {
+            self.len -= 1;
+            let (_, single) = self.single.take()?;
+            return Some((single.since, single.item?));
+        }
+        for priority in [Priority::Normal, Priority::Background, Priority::Foreground] {
+            if priority != Priority::Normal && self.others.is_none() {
+                continue;
+            }
+            let class = self.class_mut(priority);
             let Ok(at) = class.binary_search_by_key(&seq, |waiting| waiting.seq) else {
                 continue;
             };
@@ -125,7 +189,7 @@ impl<T> Fifo<T> {
             let since = waiting.since;
             waiting.limits = None;
             self.len -= 1;
-            self.trim(index);
+            self.trim(priority);
             return Some((since, item));
         }
         None
@@ -133,28 +197,37 @@ impl<T> Fifo<T> {
 
     /// Takes everything, in the order of submission.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
-        let mut all: Vec<_> = self.classes.iter_mut().flat_map(std::mem::take).collect();
-        all.sort_by_key(|waiting| waiting.seq);
-        self.len = 0;
+        let before = std::mem::replace(self, Self::new());
+        let mut all: Vec<_> = before
+            .single
+            .into_iter()
+            .map(|(_, single)| single)
+            .collect();
+        all.extend(before.normal);
+        if let Some(others) = before.others {
+            all.extend(others.background);
+            all.extend(others.foreground);
+            all.sort_by_key(|waiting| waiting.seq);
+        }
         all.into_iter().filter_map(|waiting| waiting.item).collect()
     }
 
-    /// Gives memory back that only a longer queue needed.
+    /// Gives the buffers of an empty queue back.
     pub(crate) fn shrink(&mut self) {
-        for class in &mut self.classes {
-            if class.is_empty() {
-                *class = VecDeque::new();
-            }
+        if self.is_empty() {
+            *self = Self::new();
         }
     }
 
-    fn trim(&mut self, index: usize) {
-        let class = &mut self.classes[index];
+    /// Removes empty entries from the front, and all of them once they outnumber the tasks.
+    fn trim(&mut self, priority: Priority) {
+        let len = self.len;
+        let class = self.class_mut(priority);
         while class.front().is_some_and(|head| head.item.is_none()) {
             class.pop_front();
         }
-        // The others are counted in `len` as well, which only makes this rarer.
-        if class.len() > 64 && class.len() / 2 > self.len {
+        // `len` counts the other classes as well, which only makes this rarer.
+        if class.len() > 64 && class.len() / 2 > len {
             class.retain(|waiting| waiting.item.is_some());
         }
     }

@@ -79,6 +79,8 @@ struct Rare {
     blocked: Throttle,
     waited: Throttle,
     phantoms: Vec<Phantom>,
+    /// All counters but the two that every task moves.
+    totals: Totals,
 }
 
 #[derive(Debug)]
@@ -90,13 +92,15 @@ pub(crate) struct Lane<T> {
     waiting: Fifo<T>,
     active: Slab<Active<T>>,
     /// Those of `active` whose caller has no answer yet.
-    live: usize,
+    live: u32,
     /// Those of `active` that were told to stop and still may.
-    cancelling: usize,
+    cancelling: u32,
     last_dispatch: Option<Instant>,
     /// Nothing has to be looked at before this time; it may be too early, never too late.
     next_check: Option<Instant>,
-    totals: Totals,
+    /// `next_check` was moved since somebody asked.
+    moved: bool,
+    finished: u64,
     rare: Option<Box<Rare>>,
 }
 
@@ -122,7 +126,8 @@ impl<T: Clone> Lane<T> {
             cancelling: 0,
             last_dispatch: None,
             next_check: None,
-            totals: Totals::default(),
+            moved: false,
+            finished: 0,
             rare: None,
         }
     }
@@ -146,7 +151,7 @@ impl<T: Clone> Lane<T> {
 
     /// Returns the number of abandoned tasks that still run, with or without a slot.
     pub(crate) fn abandoned(&self) -> usize {
-        self.active.len() - self.live - self.cancelling + self.phantoms()
+        self.active.len() - self.live as usize - self.cancelling as usize + self.phantoms()
     }
 
     /// Returns the number of tasks whose slot was freed although they still run.
@@ -155,7 +160,16 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.totals
+        let rare = self
+            .rare
+            .as_ref()
+            .map_or_else(Totals::default, |rare| rare.totals);
+        // The number of a task is the number of tasks before it.
+        Totals {
+            submitted: self.next_seq,
+            finished: self.finished,
+            ..rare
+        }
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -196,6 +210,19 @@ impl<T: Clone> Lane<T> {
         self.next_check
     }
 
+    /// Whoever watched the deadline no longer does, so it has to be told again.
+    pub(crate) fn forget_watch(&mut self) {
+        self.moved = true;
+    }
+
+    /// Returns the deadline if it was moved since this was last asked.
+    pub(crate) fn moved_deadline(&mut self) -> Option<Instant> {
+        if !std::mem::take(&mut self.moved) {
+            return None;
+        }
+        self.next_check
+    }
+
     /// Returns how many tasks may still be accepted, or the capacity if none may.
     pub(crate) fn room(&self) -> Result<(), usize> {
         match self.config.capacity {
@@ -211,7 +238,7 @@ impl<T: Clone> Lane<T> {
 
     /// Counts a task that was not accepted.
     pub(crate) fn refuse(&mut self) {
-        self.totals.refused += 1;
+        self.rare().totals.refused += 1;
     }
 
     /// Something outside changed that the next look should see at once.
@@ -229,7 +256,6 @@ impl<T: Clone> Lane<T> {
     ) -> (u64, usize) {
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.totals.submitted += 1;
         let ahead = self.waiting.len() + self.active.len();
         let gives_up = limits
             .as_ref()
@@ -255,7 +281,7 @@ impl<T: Clone> Lane<T> {
         }
         let (waiting, item) = self.waiting.pop(now, self.config.ageing)?;
         let waited = now.saturating_duration_since(waiting.since);
-        let index = self.start(now, waiting.seq, waiting.limits.as_deref(), item.clone());
+        let index = self.start(now, waiting.seq, waiting.limits, item.clone());
         self.last_dispatch = Some(now);
         let late = if waited >= self.config.warn_after {
             self.waited_long(now, waited, waiting.ahead)
@@ -271,15 +297,19 @@ impl<T: Clone> Lane<T> {
     }
 
     /// Starts a task that was running before this queue was, whatever the width says.
-    pub(crate) fn adopt(&mut self, now: Instant, limits: Option<&Limits>, item: T) -> (u64, u32) {
+    pub(crate) fn adopt(
+        &mut self,
+        now: Instant,
+        limits: Option<Box<Limits>>,
+        item: T,
+    ) -> (u64, u32) {
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.totals.submitted += 1;
         let index = self.start(now, seq, limits, item);
         (seq, index)
     }
 
-    fn start(&mut self, now: Instant, seq: u64, limits: Option<&Limits>, item: T) -> u32 {
+    fn start(&mut self, now: Instant, seq: u64, limits: Option<Box<Limits>>, item: T) -> u32 {
         let active = Active::new(seq, now, limits, item);
         let due = active.due(&self.config);
         let index = self.active.insert(active);
@@ -291,7 +321,7 @@ impl<T: Clone> Lane<T> {
     /// Reports progress. Returns whether the task still runs as far as its caller knows.
     pub(crate) fn renew(&mut self, seq: u64, index: u32, at: Instant) -> bool {
         match self.active.get_mut(index) {
-            Some(active) if active.seq == seq && active.stage == Stage::Live => {
+            Some(active) if active.seq == seq && active.is_live() => {
                 active.renew(at);
                 true
             }
@@ -316,18 +346,23 @@ impl<T: Clone> Lane<T> {
             && let Some(active) = self.active.remove(index)
         {
             return match active.stage {
-                Stage::Live => {
+                Stage::Live | Stage::Asked { .. } => {
                     self.live -= 1;
-                    self.totals.count(outcome);
+                    match outcome {
+                        Outcome::Finished => self.finished += 1,
+                        Outcome::Failed => self.rare().totals.failed += 1,
+                        Outcome::Panicked => self.rare().totals.panicked += 1,
+                        Outcome::Cancelled => self.rare().totals.cancelled += 1,
+                    }
                     Ended::Counted
                 }
                 Stage::Cancelling { .. } => {
                     self.cancelling -= 1;
-                    self.totals.late += 1;
+                    self.rare().totals.late += 1;
                     Ended::SlotOnly { thread_lost: false }
                 }
                 Stage::Abandoned(_) => {
-                    self.totals.late += 1;
+                    self.rare().totals.late += 1;
                     if active.thread_lost {
                         budget.give_back();
                     }
@@ -344,7 +379,7 @@ impl<T: Clone> Lane<T> {
             return Ended::Unknown;
         };
         let phantom = rare.phantoms.swap_remove(at);
-        self.totals.late += 1;
+        rare.totals.late += 1;
         if phantom.thread_lost {
             budget.give_back();
         }
@@ -375,7 +410,7 @@ impl<T: Clone> Lane<T> {
     /// Removes a waiting task.
     pub(crate) fn cancel(&mut self, seq: u64) -> Option<T> {
         let (_, item) = self.waiting.remove(seq)?;
-        self.totals.cancelled += 1;
+        self.rare().totals.cancelled += 1;
         Some(item)
     }
 
@@ -383,8 +418,7 @@ impl<T: Clone> Lane<T> {
     pub(crate) fn running(&self, seq: u64) -> Option<&T> {
         self.active
             .iter()
-            .map(|(_, active)| active)
-            .find(|active| active.seq == seq && active.stage == Stage::Live)
+            .find(|active| active.seq == seq && active.is_live())
             .map(|active| &active.item)
     }
 
@@ -392,18 +426,17 @@ impl<T: Clone> Lane<T> {
     pub(crate) fn unsettled(&self) -> impl Iterator<Item = (u64, &T)> {
         self.active
             .iter()
-            .map(|(_, active)| active)
             .filter(|active| !matches!(active.stage, Stage::Abandoned(_)))
             .map(|active| (active.seq, &active.item))
     }
 
     /// Returns everything that holds a slot.
     pub(crate) fn holders(&self) -> impl Iterator<Item = Holder<'_, T>> {
-        self.active.iter().map(|(_, active)| Holder {
+        self.active.iter().map(|active| Holder {
             seq: active.seq,
             started: active.started,
             progress: active.progress,
-            given_up: active.stage != Stage::Live,
+            given_up: !active.is_live(),
             item: &active.item,
         })
     }
@@ -432,9 +465,9 @@ impl<T: Clone> Lane<T> {
         LaneSnapshot {
             lane: Arc::clone(name),
             queued: self.queued(),
-            active: self.live,
+            active: self.live as usize,
             occupied: self.occupied(),
-            cancelling: self.cancelling,
+            cancelling: self.cancelling as usize,
             abandoned: self.abandoned(),
             width: self.width,
             paused: self.is_paused(),
@@ -444,7 +477,7 @@ impl<T: Clone> Lane<T> {
             blocked_by,
             group: self.config.group.clone(),
             tasks,
-            totals: self.totals,
+            totals: self.totals(),
         }
     }
 
@@ -453,7 +486,7 @@ impl<T: Clone> Lane<T> {
         let kept = self
             .active
             .iter()
-            .any(|(_, active)| active.seq == seq && matches!(active.stage, Stage::Abandoned(_)));
+            .any(|active| active.seq == seq && matches!(active.stage, Stage::Abandoned(_)));
         let freed = self
             .rare
             .as_ref()
@@ -464,7 +497,7 @@ impl<T: Clone> Lane<T> {
     /// Rejects everything that waits, in the order of submission.
     pub(crate) fn clear(&mut self) -> Vec<T> {
         let all = self.waiting.take_all();
-        self.totals.cleared += all.len() as u64;
+        self.rare().totals.cleared += all.len() as u64;
         all
     }
 
@@ -486,7 +519,7 @@ impl<T: Clone> Lane<T> {
                 continue;
             };
             match active.stage {
-                Stage::Live => {
+                Stage::Live | Stage::Asked { .. } => {
                     self.stop(index, Cause::Reset, now, steps);
                     report.cancelled += 1;
                 }
@@ -545,7 +578,7 @@ impl<T: Clone> Lane<T> {
                 continue;
             };
             match active.stage {
-                Stage::Live => self.judge(index, now, look, steps),
+                Stage::Live | Stage::Asked { .. } => self.judge(index, now, look, steps),
                 Stage::Cancelling { .. } | Stage::Abandoned(_) => {}
             }
             let Some(active) = self.active.get_mut(index) else {
@@ -571,8 +604,24 @@ impl<T: Clone> Lane<T> {
         self.rearm();
     }
 
-    /// Reports a lane that was asked to dispatch and cannot, at most once per span.
-    pub(crate) fn warn_blocked(&mut self, now: Instant, steps: &mut Vec<Step<T>>) {
+    /// Somebody submits to a full lane: it looks for stalls now instead of when the timer comes, and says that
+    /// it is blocked, at most once per span.
+    pub(crate) fn asked_while_full(
+        &mut self,
+        now: Instant,
+        budget: &PhantomBudget,
+        look: &mut dyn FnMut(&T) -> Look,
+        steps: &mut Vec<Step<T>>,
+    ) {
+        if self.next_check.is_some_and(|at| at <= now) {
+            self.tick(now, budget, look, steps);
+        } else if self.rare.is_some() {
+            // Something was reported before, so there may be a report to suppress and count.
+            self.warn_blocked(now, steps);
+        }
+    }
+
+    fn warn_blocked(&mut self, now: Instant, steps: &mut Vec<Step<T>>) {
         if self.is_paused() || self.stands_still_since().is_none_or(|since| since > now) {
             return;
         }
@@ -599,26 +648,28 @@ impl<T: Clone> Lane<T> {
         }
         match look(&active.item) {
             Look::Known(progress) => {
-                active.asked_until = None;
+                active.stage = Stage::Live;
                 if let Some(at) = progress.filter(|at| *at <= now) {
                     active.renew(at);
                 }
             }
-            Look::Ask => match active.asked_until {
-                None => {
-                    active.asked_until = now.checked_add(PROBE_PATIENCE);
-                    steps.push(Step::AskProbe {
-                        item: active.item.clone(),
-                    });
-                    return;
-                }
-                Some(until) if now < until => return,
-                Some(_) => {
-                    active.asked_until = None;
+            Look::Ask => match active.stage {
+                Stage::Asked { until } if now < until => return,
+                Stage::Asked { .. } => {
+                    active.stage = Stage::Live;
                     steps.push(Step::ProbeSilent {
                         seq: active.seq,
                         item: active.item.clone(),
                     });
+                }
+                Stage::Live | Stage::Cancelling { .. } | Stage::Abandoned(_) => {
+                    let until = now.checked_add(PROBE_PATIENCE).unwrap_or(now);
+                    active.stage = Stage::Asked { until };
+                    steps.push(Step::AskProbe {
+                        seq: active.seq,
+                        item: active.item.clone(),
+                    });
+                    return;
                 }
             },
         }
@@ -648,11 +699,6 @@ impl<T: Clone> Lane<T> {
         active.stage = Stage::Cancelling { until };
         self.live -= 1;
         self.cancelling += 1;
-        match cause {
-            Cause::Stalled => self.totals.stalled += 1,
-            Cause::TimedOut { .. } => self.totals.timed_out += 1,
-            Cause::Reset => self.totals.cancelled += 1,
-        }
         steps.push(Step::Stop {
             seq: active.seq,
             item: active.item.clone(),
@@ -660,6 +706,12 @@ impl<T: Clone> Lane<T> {
             idle_for: now.saturating_duration_since(active.progress),
             ran_for: now.saturating_duration_since(active.started),
         });
+        let totals = &mut self.rare().totals;
+        match cause {
+            Cause::Stalled => totals.stalled += 1,
+            Cause::TimedOut { .. } => totals.timed_out += 1,
+            Cause::Reset => totals.cancelled += 1,
+        }
     }
 
     /// Gives a stopped task up. Returns whether its slot came free.
@@ -680,8 +732,8 @@ impl<T: Clone> Lane<T> {
             // A unit may have been spent on the thread when the task was first given up.
             let paid = active.threadless || active.thread_lost || budget.try_take();
             if paid && let Some(active) = self.active.remove(index) {
-                self.cancelling -= usize::from(first);
-                self.totals.reclaimed += 1;
+                self.cancelling -= u32::from(first);
+                self.rare().totals.reclaimed += 1;
                 let ran_for = now.saturating_duration_since(active.started);
                 let thread_lost = !active.threadless;
                 let replace = thread_lost && !active.thread_lost;
@@ -691,7 +743,6 @@ impl<T: Clone> Lane<T> {
                 });
                 steps.push(Step::Freed {
                     seq: active.seq,
-                    item: active.item,
                     replace,
                     ran_for,
                 });
@@ -724,7 +775,7 @@ impl<T: Clone> Lane<T> {
         let behind = self
             .active
             .iter()
-            .map(|(_, active)| (active.started, active.seq))
+            .map(|active| (active.started, active.seq))
             .min()
             .map(|(_, seq)| seq);
         let Some(rare) = &mut self.rare else { return };
@@ -734,7 +785,7 @@ impl<T: Clone> Lane<T> {
             }
             rare.expiries.pop();
             if let Some((since, item)) = self.waiting.remove(seq) {
-                self.totals.timed_out += 1;
+                rare.totals.timed_out += 1;
                 let waited = now.saturating_duration_since(since);
                 steps.push(Step::Expired {
                     seq,
@@ -775,7 +826,7 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn oldest_active(&self) -> Option<Instant> {
-        self.active.iter().map(|(_, active)| active.started).min()
+        self.active.iter().map(|active| active.started).min()
     }
 
     pub(crate) fn oldest_waiting(&self) -> Option<Instant> {
@@ -804,14 +855,18 @@ impl<T: Clone> Lane<T> {
     }
 
     fn check_by(&mut self, due: Option<Instant>) {
-        self.next_check = earlier(self.next_check, due);
+        let Some(due) = due else { return };
+        if self.next_check.is_none_or(|at| due < at) {
+            self.next_check = Some(due);
+            self.moved = true;
+        }
     }
 
     /// Recomputes the deadline from what is there.
     fn rearm(&mut self) {
         let config = &self.config;
         let mut next = None;
-        for (_, active) in self.active.iter() {
+        for active in self.active.iter() {
             next = earlier(next, active.due(config));
         }
         if let Some(rare) = &self.rare {
@@ -821,5 +876,6 @@ impl<T: Clone> Lane<T> {
             next = earlier(next, self.blocked_due());
         }
         self.next_check = next;
+        self.moved = true;
     }
 }

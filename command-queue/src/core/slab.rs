@@ -1,25 +1,23 @@
 //! Numbered places. A place is found by number in constant time, however wide the lane is.
-
-#[derive(Debug)]
-enum Place<V> {
-    Taken(V),
-    Free { next: u32 },
-}
-
-const NONE: u32 = u32::MAX;
+//!
+//! The first place is part of the slab itself: a serial lane never needs another.
 
 #[derive(Debug)]
 pub(crate) struct Slab<V> {
-    places: Vec<Place<V>>,
-    free: u32,
+    first: Option<V>,
+    /// Places 1 and up.
+    rest: Vec<Option<V>>,
+    /// No place of `rest` before this one is free.
+    search_from: u32,
     len: u32,
 }
 
 impl<V> Slab<V> {
     pub(crate) const fn new() -> Self {
         Self {
-            places: Vec::new(),
-            free: NONE,
+            first: None,
+            rest: Vec::new(),
+            search_from: 0,
             len: 0,
         }
     }
@@ -30,58 +28,53 @@ impl<V> Slab<V> {
 
     pub(crate) fn insert(&mut self, value: V) -> u32 {
         self.len += 1;
-        if self.free == NONE {
-            // Most lanes never have more than one place; doubling from four would waste three.
-            if self.places.is_empty() {
-                self.places.reserve_exact(1);
-            }
-            self.places.push(Place::Taken(value));
-            return u32::try_from(self.places.len() - 1)
-                .expect("because a lane has fewer than 2^32 running tasks");
+        if self.first.is_none() {
+            self.first = Some(value);
+            return 0;
         }
-        let index = self.free;
-        let place = &mut self.places[index as usize];
-        match place {
-            Place::Free { next } => self.free = *next,
-            Place::Taken(_) => unreachable!("a taken place is not in the list of free ones"),
+        let from = self.search_from as usize;
+        let taken = self.rest[from..]
+            .iter()
+            .take_while(|place| place.is_some())
+            .count();
+        let free = from + taken;
+        if free == self.rest.len() {
+            self.rest.push(None);
         }
-        *place = Place::Taken(value);
+        self.rest[free] = Some(value);
+        let index =
+            u32::try_from(free + 1).expect("because a lane has fewer than 2^32 running tasks");
+        self.search_from = index;
         index
     }
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut V> {
-        match self.places.get_mut(index as usize)? {
-            Place::Taken(value) => Some(value),
-            Place::Free { .. } => None,
+        match (index as usize).checked_sub(1) {
+            None => self.first.as_mut(),
+            Some(rest) => self.rest.get_mut(rest)?.as_mut(),
         }
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<V> {
-        let place = self.places.get_mut(index as usize)?;
-        if matches!(place, Place::Free { .. }) {
-            return None;
+        let removed = match (index as usize).checked_sub(1) {
+            None => self.first.take(),
+            Some(rest) => self.rest.get_mut(rest)?.take(),
+        };
+        if removed.is_some() {
+            self.len -= 1;
+            self.search_from = self.search_from.min(index.saturating_sub(1));
         }
-        let taken = std::mem::replace(place, Place::Free { next: self.free });
-        self.free = index;
-        self.len -= 1;
-        match taken {
-            Place::Taken(value) => Some(value),
-            Place::Free { .. } => None,
-        }
+        removed
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &V)> {
-        (0..)
-            .zip(&self.places)
-            .filter_map(|(index, place)| match place {
-                Place::Taken(value) => Some((index, value)),
-                Place::Free { .. } => None,
-            })
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
+        self.first.iter().chain(self.rest.iter().flatten())
     }
 
     /// Returns the number of places, free ones included: the end of the range of indices.
     pub(crate) fn places(&self) -> u32 {
-        u32::try_from(self.places.len()).expect("because a lane has fewer than 2^32 running tasks")
+        u32::try_from(self.rest.len() + 1)
+            .expect("because a lane has fewer than 2^32 running tasks")
     }
 
     pub(crate) fn shrink(&mut self) {

@@ -14,7 +14,7 @@ pub(crate) enum Step<T> {
         ran_for: Duration,
     },
     /// The owner has to be asked for the time of the last progress.
-    AskProbe { item: T },
+    AskProbe { seq: u64, item: T },
     /// The owner did not answer; it is not asked again.
     ProbeSilent { seq: u64, item: T },
     /// The task is told to stop and its caller gets the error.
@@ -28,7 +28,6 @@ pub(crate) enum Step<T> {
     /// The slot of an abandoned task was freed; its thread is lost until it returns.
     Freed {
         seq: u64,
-        item: T,
         replace: bool,
         ran_for: Duration,
     },

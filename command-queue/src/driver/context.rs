@@ -1,6 +1,6 @@
 //! What a running task knows about itself.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,14 @@ use std::time::Instant;
 
 use super::handle::TaskHandle;
 use super::lane::LaneCell;
-use super::shared::Shared;
 use super::slot::TaskTicket;
 use super::task::TaskRef;
 use crate::config::{DEFAULT_HOLDER_WAIT, Limit, SubmitOptions};
-use crate::error::{SubmitError, TaskError};
+use crate::error::{Close, SubmitError, TaskError};
 use crate::id::TaskId;
 
 /// Handed to every task: progress, cancellation, and a way to wait for another lane.
 pub struct TaskContext {
-    pub(crate) shared: Arc<Shared>,
     pub(crate) lane: Arc<LaneCell>,
     pub(crate) task: TaskRef,
     pub(crate) seq: u64,
@@ -66,7 +64,7 @@ impl TaskContext {
     /// Waits until this task is told to stop. Returns whether it was.
     #[must_use]
     pub fn wait_cancelled(&self, deadline: Instant) -> bool {
-        self.task.header().wait_cancelled(deadline)
+        self.task.wait_cancelled(deadline)
     }
 
     /// Counts this task as failed when it returns, whatever it returns.
@@ -104,15 +102,30 @@ impl TaskContext {
         if options.queue_limit == Limit::Never {
             options.queue_limit = Limit::After(DEFAULT_HOLDER_WAIT);
         }
-        let target = self.shared.lanes.find_or_make(lane);
+        let Some(shared) = self.lane.home() else {
+            return Err(NestedError::Submit(SubmitError::Closed {
+                reason: Close::Now,
+            }));
+        };
+        let target = shared.lanes.find_or_make(lane);
         if Arc::ptr_eq(&target, &self.lane) && target.state.lock().core.width() <= 1 {
             return Err(NestedError::Submit(SubmitError::WouldDeadlock {
                 lane: self.lane_name(),
             }));
         }
-        let handle = TaskHandle::submit(&self.shared, target, options, work)
+        let handle = TaskHandle::submit(&shared, target, options, work)
             .map_err(|refused| NestedError::Submit(refused.reason))?;
-        handle.wait().map_err(NestedError::Task)
+        self.wait_for(handle).map_err(NestedError::Task)
+    }
+
+    /// Waits for work that was submitted before. The wait is not a stall of this task.
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskHandle::wait`].
+    pub fn wait_for<R>(&self, handle: TaskHandle<R>) -> Result<R, TaskError> {
+        let _nested = Nested::begin(&self.task);
+        handle.wait()
     }
 }
 
@@ -144,58 +157,32 @@ impl Error for NestedError {
     }
 }
 
-/// The task that this thread runs.
-pub(crate) struct Current {
-    pub(crate) lane: u64,
-    pub(crate) task: TaskRef,
-}
-
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    /// The number of the lane whose task this thread runs, and nothing while it runs none.
+    static CURRENT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Remembers which task this thread runs, until the value is dropped.
-pub(crate) struct Entered;
-
-impl Entered {
-    pub(crate) fn new(lane: u64, task: TaskRef) -> Self {
-        CURRENT.set(Some(Current { lane, task }));
-        Self
-    }
+/// Remembers which lane this thread works for, so that waiting for that lane can be refused.
+pub(crate) fn set_current_lane(lane: Option<u64>) {
+    CURRENT.set(lane);
 }
 
-impl Drop for Entered {
-    fn drop(&mut self) {
-        drop(CURRENT.take());
-    }
+pub(crate) fn current_lane() -> Option<u64> {
+    CURRENT.get()
 }
 
-/// Returns the lane and the task that this thread runs, if it runs one.
-pub(crate) fn current() -> Option<(u64, TaskRef)> {
-    CURRENT.with_borrow(|current| {
-        current
-            .as_ref()
-            .map(|current| (current.lane, Arc::clone(&current.task)))
-    })
-}
+/// Keeps a task from looking stalled while it waits for others.
+struct Nested<'a>(&'a TaskRef);
 
-/// Keeps the task of this thread from looking stalled while it waits for others.
-pub(crate) struct Nested(Option<TaskRef>);
-
-impl Nested {
-    pub(crate) fn begin() -> Self {
-        let task = current().map(|(_, task)| task);
-        if let Some(task) = &task {
-            task.header().begin_nested();
-        }
+impl<'a> Nested<'a> {
+    fn begin(task: &'a TaskRef) -> Self {
+        task.header().begin_nested();
         Self(task)
     }
 }
 
-impl Drop for Nested {
+impl Drop for Nested<'_> {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.header().end_nested();
-        }
+        self.0.header().end_nested();
     }
 }

@@ -3,15 +3,18 @@
 //! A lane may go while its shard is locked for writing and the map holds the only strong reference: nobody
 //! has it, and nobody can get it. A handle, a token, or a worker keeps its lane alive by that alone.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::hash::{Hashed, Seed};
 use super::lane::LaneCell;
+use super::shared::Shared;
 use crate::config::LaneConfig;
 use crate::snapshot::Totals;
 
@@ -21,72 +24,169 @@ const MAIN: &str = "main";
 /// A shard with fewer lanes is never searched for idle ones out of turn.
 const FEW: usize = 64;
 
+/// What the set of a shard is searched by: the hash, made once, and the name, stored once.
+trait Key {
+    fn hash(&self) -> u64;
+    fn name(&self) -> &str;
+}
+
+struct Query<'a> {
+    hash: u64,
+    name: &'a str,
+}
+
+impl Key for Query<'_> {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+struct Entry(Arc<LaneCell>);
+
+impl Key for Entry {
+    fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl<'a> Borrow<dyn Key + 'a> for Entry {
+    fn borrow(&self) -> &(dyn Key + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Key + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Key::hash(self));
+    }
+}
+
+impl PartialEq for dyn Key + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        Key::hash(self) == Key::hash(other) && self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Key + '_ {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.hash == other.0.hash && self.0.name == other.0.name
+    }
+}
+
+impl Eq for Entry {}
+
 struct Shard {
-    lanes: HashMap<Arc<str>, Arc<LaneCell>>,
+    lanes: HashSet<Entry, Hashed>,
     /// With this many lanes, idle ones are looked for before another is made. Twice what the last search
     /// left, so that searching costs each new lane a constant.
     crowded: usize,
 }
 
 pub(crate) struct Directory {
-    hasher: RandomState,
+    home: Weak<Shared>,
+    seed: Seed,
     shards: [RwLock<Shard>; SHARDS],
     next: AtomicU64,
     defaults: Arc<LaneConfig>,
+    /// The last configuration that differed: a thousand lanes configured alike share one.
+    recent: Mutex<Arc<LaneConfig>>,
     /// Totals of lanes that were forgotten.
     forgotten: Mutex<Totals>,
 }
 
 impl Directory {
-    pub(crate) fn new(defaults: LaneConfig) -> Self {
+    pub(crate) fn new(home: Weak<Shared>, defaults: LaneConfig) -> Self {
+        let defaults = Arc::new(defaults);
         Self {
-            hasher: RandomState::new(),
+            recent: Mutex::new(Arc::clone(&defaults)),
             shards: std::array::from_fn(|_| {
                 RwLock::new(Shard {
-                    lanes: HashMap::new(),
+                    lanes: HashSet::default(),
                     crowded: FEW,
                 })
             }),
+            home,
+            seed: Seed::new(),
             next: AtomicU64::new(0),
-            defaults: Arc::new(defaults),
+            defaults,
             forgotten: Mutex::default(),
         }
     }
 
-    fn shard(&self, name: &str) -> &RwLock<Shard> {
-        let hash = self.hasher.hash_one(name);
-        &self.shards[usize::try_from(hash % SHARDS as u64)
-            .expect("because it is below the number of shards")]
+    /// Returns the configuration as a shared value.
+    pub(crate) fn share(&self, config: LaneConfig) -> Arc<LaneConfig> {
+        if config == *self.defaults {
+            return Arc::clone(&self.defaults);
+        }
+        let mut recent = self.recent.lock();
+        if **recent != config {
+            *recent = Arc::new(config);
+        }
+        Arc::clone(&recent)
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        // The set inside uses the lowest and the highest bits; these are in between.
+        let index = (hash >> 32) % SHARDS as u64;
+        &self.shards[usize::try_from(index).expect("because it is below the number of shards")]
+    }
+
+    fn query<'a>(&self, name: &'a str) -> Query<'a> {
+        let name = canonical(name);
+        Query {
+            hash: self.seed.hash(name),
+            name,
+        }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LaneCell>> {
-        let name = canonical(name);
-        self.shard(name).read().lanes.get(name).cloned()
+        let query = self.query(name);
+        let shard = self.shard(query.hash).read();
+        shard
+            .lanes
+            .get(&query as &dyn Key)
+            .map(|entry| Arc::clone(&entry.0))
     }
 
     /// Returns the lane of this name, which is made if need be.
     pub(crate) fn find_or_make(&self, name: &str) -> Arc<LaneCell> {
-        let name = canonical(name);
-        let shard = self.shard(name);
-        if let Some(lane) = shard.read().lanes.get(name) {
-            return Arc::clone(lane);
+        let query = self.query(name);
+        let shard = self.shard(query.hash);
+        if let Some(entry) = shard.read().lanes.get(&query as &dyn Key) {
+            return Arc::clone(&entry.0);
         }
         let mut shard = shard.write();
-        if let Some(lane) = shard.lanes.get(name) {
-            return Arc::clone(lane);
+        if let Some(entry) = shard.lanes.get(&query as &dyn Key) {
+            return Arc::clone(&entry.0);
         }
         if shard.lanes.len() >= shard.crowded {
             self.sweep_shard(&mut shard, &|_| true);
             shard.crowded = (shard.lanes.len() * 2).max(FEW);
         }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name: Arc<str> = name.into();
         let lane = Arc::new(LaneCell::new(
-            number,
-            Arc::clone(&name),
+            Weak::clone(&self.home),
+            self.next.fetch_add(1, Ordering::Relaxed),
+            query.hash,
+            query.name.into(),
             Arc::clone(&self.defaults),
         ));
-        shard.lanes.insert(name, Arc::clone(&lane));
+        shard.lanes.insert(Entry(Arc::clone(&lane)));
         lane
     }
 
@@ -94,7 +194,14 @@ impl Directory {
     pub(crate) fn all(&self) -> Vec<Arc<LaneCell>> {
         self.shards
             .iter()
-            .flat_map(|shard| shard.read().lanes.values().cloned().collect::<Vec<_>>())
+            .flat_map(|shard| {
+                shard
+                    .read()
+                    .lanes
+                    .iter()
+                    .map(|entry| Arc::clone(&entry.0))
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -123,7 +230,7 @@ impl Directory {
     fn sweep_shard(&self, shard: &mut Shard, rested: &dyn Fn(Option<Instant>) -> bool) -> bool {
         let mut forgotten = Totals::default();
         let mut again = false;
-        shard.lanes.retain(|_, lane| {
+        shard.lanes.retain(|Entry(lane)| {
             let mut state = lane.state.lock();
             if !state.core.is_idle() || !rested(state.core.last_dispatch()) {
                 again = true;

@@ -34,7 +34,14 @@ impl Shared {
                     );
                     self.notifier.notice(&item, SlotNotice::Suspected);
                 }
-                Step::AskProbe { item } => self.ask(lane, item),
+                Step::AskProbe { seq, item } => self.ask(
+                    lane,
+                    TaskId {
+                        lane: lane.number,
+                        seq,
+                    },
+                    item,
+                ),
                 Step::ProbeSilent { seq, item } => {
                     item.header().silence_probe();
                     log::warn!(
@@ -51,16 +58,16 @@ impl Shared {
                     ..
                 } => {
                     let error = cause.error(Arc::clone(&lane.name), idle_for, ran_for);
-                    item.header().cancel();
+                    item.cancel();
                     self.notifier.notice(&item, SlotNotice::Stop(error.clone()));
                     item.reject(error);
                 }
-                Step::Freed { item, replace, .. } => {
+                Step::Freed { seq, replace, .. } => {
                     freed += 1;
                     if replace {
                         self.pool.lose_thread(self);
                     }
-                    let permit = item.header().permit.lock().take();
+                    let permit = lane.state.lock().take_permit(seq);
                     if let Some(group) = permit {
                         self.give_back(&group);
                     }
@@ -122,14 +129,14 @@ impl Shared {
     }
 
     /// Asks the owner of a task for progress, on a thread of its own: the owner may block.
-    fn ask(self: &Arc<Self>, lane: &Arc<LaneCell>, task: TaskRef) {
+    fn ask(self: &Arc<Self>, lane: &Arc<LaneCell>, id: TaskId, task: TaskRef) {
         let shared = Arc::clone(self);
         let asked = Arc::clone(lane);
         let silent = Arc::clone(&task);
         let name = format!("{}-probe", self.config.thread_name);
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             if !task.header().ask_probe() {
-                log::warn!("progress probe failed: lane={}", asked.name);
+                log::warn!("progress probe failed: lane={} task={id}", asked.name);
             }
             shared.look_now(&asked);
         });

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::context::{Nested, TaskContext, current};
+use super::context::{TaskContext, current_lane};
 use super::lane::LaneCell;
-use super::shared::Shared;
+use super::shared::{Accepted, Shared};
 use super::slot::Cancelled;
-use super::task::{Awaited, Cell, Header, TaskRef};
+use super::task::{Awaited, Cell, Header, discard};
 use crate::config::SubmitOptions;
 use crate::core::active::Limits;
 use crate::error::{Refused, TaskError};
@@ -19,9 +19,9 @@ use crate::id::TaskId;
 /// A task that was accepted. Dropping the handle lets the task go on; its result is dropped.
 #[must_use = "the result, or the reason why there is none, comes through this"]
 pub struct TaskHandle<R> {
-    shared: Arc<Shared>,
     lane: Arc<LaneCell>,
-    cell: Arc<dyn Awaited<R>>,
+    /// There until this is dropped.
+    cell: Option<Arc<dyn Awaited<R>>>,
     seq: u64,
     ahead: usize,
 }
@@ -55,20 +55,55 @@ impl<R: Send + 'static> TaskHandle<R> {
         } = options;
         let limits = Limits::boxed(budget, idle, queue_limit, false);
         let cell = Arc::new(Cell::new(Header::new(label, probe), work));
-        let task: TaskRef = cell.clone();
-        match shared.submit(&lane, priority, limits, task) {
-            Ok((seq, ahead)) => Ok(Self {
-                shared: Arc::clone(shared),
+        match shared.submit(&lane, priority, limits, Arc::clone(&cell)) {
+            Ok(Accepted { seq, ahead }) => Ok(Self {
                 lane,
-                cell,
+                cell: Some(cell),
                 seq,
                 ahead,
             }),
-            Err(reason) => {
+            Err((reason, second)) => {
+                drop(second);
                 let cell = Arc::into_inner(cell).expect("because a refused task was never shared");
                 let task = cell.into_work().expect("because a refused task never ran");
                 Err(Refused { reason, task })
             }
+        }
+    }
+}
+
+/// Submits without a handle: one reference less to count, nothing to drop.
+pub(crate) fn submit_detached<R, F>(
+    shared: &Arc<Shared>,
+    lane: &Arc<LaneCell>,
+    options: SubmitOptions,
+    work: F,
+) -> Result<TaskId, Refused<F>>
+where
+    F: FnOnce(&TaskContext) -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let SubmitOptions {
+        priority,
+        budget,
+        idle,
+        queue_limit,
+        label,
+        probe,
+    } = options;
+    let limits = Limits::boxed(budget, idle, queue_limit, false);
+    let header = Header::new(label, probe);
+    header.detach();
+    let cell = Arc::new(Cell::new(header, work));
+    match shared.submit(lane, priority, limits, cell) {
+        Ok(Accepted { seq, .. }) => Ok(TaskId {
+            lane: lane.number,
+            seq,
+        }),
+        Err((reason, cell)) => {
+            let cell = Arc::into_inner(cell).expect("because a refused task was never shared");
+            let task = cell.into_work().expect("because a refused task never ran");
+            Err(Refused { reason, task })
         }
     }
 }
@@ -81,6 +116,10 @@ impl<R> TaskHandle<R> {
             lane: self.lane.number,
             seq: self.seq,
         }
+    }
+
+    fn cell(&self) -> &dyn Awaited<R> {
+        self.cell.as_deref().expect("because only drop takes it")
     }
 
     /// Returns the lane's name.
@@ -98,19 +137,19 @@ impl<R> TaskHandle<R> {
     /// Returns whether the result, or the error, is there.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.cell.is_done()
+        self.cell().is_done()
     }
 
     /// Removes the task if it waits, or tells it to stop if it runs.
     #[expect(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn cancel(&self) -> Cancelled {
-        self.shared.cancel(&self.lane, self.seq)
+        self.lane.cancel(self.seq)
     }
 
     /// Waits for the result.
     ///
-    /// A running task is bounded by its lane's stall ceiling; a waiting one only by its `queue_limit`. On a
-    /// thread that runs a task itself, the wait does not count as that task's stall.
+    /// A running task is bounded by its lane's stall ceiling; a waiting one only by its `queue_limit`. A
+    /// task that waits for another should do so by [`TaskContext::wait_for`], which does not look like a stall.
     ///
     /// # Errors
     ///
@@ -121,8 +160,7 @@ impl<R> TaskHandle<R> {
                 lane: Arc::clone(&self.lane.name),
             });
         }
-        let _nested = Nested::begin();
-        self.cell.wait()
+        self.cell().wait()
     }
 
     /// Waits for the result until a deadline.
@@ -132,10 +170,7 @@ impl<R> TaskHandle<R> {
     /// Returns [`StillPending`] with the handle in it if the deadline passed first.
     pub fn wait_until(self, deadline: Instant) -> Result<Result<R, TaskError>, StillPending<R>> {
         let since = clock::now();
-        let answer = {
-            let _nested = Nested::begin();
-            self.cell.wait_until(deadline)
-        };
+        let answer = self.cell().wait_until(deadline);
         answer.ok_or_else(|| StillPending {
             waited: clock::now().saturating_duration_since(since),
             handle: self,
@@ -143,13 +178,18 @@ impl<R> TaskHandle<R> {
     }
 
     fn would_deadlock(&self) -> bool {
-        let Some((lane, _)) = current() else {
-            return false;
-        };
-        if lane != self.lane.number || self.cell.is_done() {
+        if current_lane() != Some(self.lane.number) || self.cell().is_done() {
             return false;
         }
         self.lane.state.lock().core.width() <= 1
+    }
+}
+
+impl<R> Drop for TaskHandle<R> {
+    fn drop(&mut self) {
+        self.cell().detach();
+        // This may be the last to know a result whose Drop panics.
+        discard(self.cell.take());
     }
 }
 

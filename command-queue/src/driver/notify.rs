@@ -77,7 +77,7 @@ impl Notifier {
     }
 
     pub(crate) fn notice(&self, task: &TaskRef, notice: SlotNotice) {
-        if task.wants_notices() {
+        if task.is_slot() {
             drop(self.sender.send(Message::Notice(Arc::clone(task), notice)));
             self.started();
         }

@@ -1,29 +1,37 @@
-//! The workers: as many as there is work that waits for one, up to a maximum. Idle ones leave.
+//! The workers: as many as there is work that waits for one, up to a maximum. Idle ones sleep, then leave.
 //!
-//! A token in the channel must not wait behind a worker that is busy for long. Three parties see to that, and
-//! each looks after it made its own change visible: the sender of a token looks whether more tokens wait than
-//! workers are idle; a worker that took a token looks again, because the sender may have counted it as idle;
-//! a worker that leaves looks at the channel once more, because the sender may have relied on it.
+//! Waking a worker costs more than a small task does, so a token is left to the workers that are awake as long
+//! as they get on. That they do is checked twice: by whoever sends a token (somebody took or ended something a
+//! moment ago) and by the watchdog a millisecond later (tokens are taken faster than they pile up). A worker
+//! in a long task is thus passed over at once or after a millisecond.
+//!
+//! No token is ever left with nobody awake. The sender puts the token in and then counts those awake; a worker
+//! counts itself out, because it sleeps, leaves, or was given up, and then looks for tokens. Both orders are
+//! sequentially consistent, so one of the two sees the other.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
 
 use super::clock;
-use super::context::{Entered, TaskContext};
-use super::lane::{LaneCell, Token};
+use super::lane::LaneCell;
 use super::shared::Shared;
-use super::slot::Grant;
+use super::worker::work;
 use crate::config::QueueConfig;
-use crate::core::Outcome;
 
-/// How long a token may wait while all core workers are busy before more workers are started.
+/// How long a token may wait before the watchdog looks whether the workers get on.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
 /// How long to wait before a thread that could not be started is tried again.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
+/// Workers that took or ended something this recently (nanoseconds) get on.
+const RECENT: u64 = 50_000;
+/// Tokens per awake worker that are worth waking another for, if a processor may be free for it.
+const BACKLOG: usize = 8;
 
 pub(crate) enum Ready {
     Lane(Arc<LaneCell>),
@@ -38,11 +46,37 @@ pub(crate) struct Pool {
     max: usize,
     idle_leave: Duration,
     name: String,
-    /// Workers that were not given up.
+    /// Workers that were not given up, asleep or not.
     threads: AtomicUsize,
-    idle: AtomicUsize,
+    asleep: AtomicUsize,
+    /// When a worker last took or ended something.
+    turnover: AtomicU64,
     /// Tokens taken so far; what the watchdog compares to see whether the workers get on.
     taken: AtomicUsize,
+    bed: Mutex<Bed>,
+    wake: Condvar,
+}
+
+/// Sleepers that were called and have not got up yet need not be called again.
+struct Bed {
+    sleepers: usize,
+    called: usize,
+}
+
+/// A token that a worker took.
+pub(crate) struct Taken {
+    pub(crate) lane: Arc<LaneCell>,
+    /// Some time passed since the worker last looked at the clock.
+    pub(crate) rested: bool,
+}
+
+enum Call {
+    /// A sleeper was called.
+    Called,
+    /// All sleepers had been called already and are about to get up.
+    Coming,
+    /// Nobody sleeps.
+    Nobody,
 }
 
 impl Pool {
@@ -57,8 +91,14 @@ impl Pool {
             idle_leave: config.idle_leave,
             name: format!("{}-worker", config.thread_name),
             threads: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
+            turnover: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
+            bed: Mutex::new(Bed {
+                sleepers: 0,
+                called: 0,
+            }),
+            wake: Condvar::new(),
         }
     }
 
@@ -66,51 +106,100 @@ impl Pool {
         self.threads.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn idle(&self) -> usize {
-        self.idle.load(Ordering::SeqCst)
+    pub(crate) fn asleep(&self) -> usize {
+        self.asleep.load(Ordering::SeqCst)
     }
 
     pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::SeqCst)
+        self.taken.load(Ordering::Relaxed)
     }
 
-    /// Returns how many tokens wait although no idle worker is there for them.
-    pub(crate) fn unserved(&self) -> usize {
-        self.receiver.len().saturating_sub(self.idle())
+    /// Returns whether no token waits for a worker.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.receiver.is_empty()
     }
 
-    pub(crate) fn send(&self, shared: &Arc<Shared>, lane: Arc<LaneCell>) {
+    /// Returns how many tokens wait for a worker.
+    pub(crate) fn waiting(&self) -> usize {
+        self.receiver.len()
+    }
+
+    pub(crate) fn send(&self, shared: &Arc<Shared>, lane: Arc<LaneCell>, now: Instant) {
         // The receiver lives as long as the sender, so this cannot fail.
         if self.sender.send(Ready::Lane(lane)).is_ok() {
-            self.grow_if_unserved(shared);
+            self.attend(shared, now);
         }
     }
 
-    fn grow_if_unserved(&self, shared: &Arc<Shared>) {
-        if self.unserved() == 0 {
-            return;
+    /// Sees to it that somebody takes the tokens that wait.
+    fn attend(&self, shared: &Arc<Shared>, now: Instant) {
+        let threads = self.threads();
+        let awake = threads.saturating_sub(self.asleep());
+        if awake == 0 {
+            return self.rouse(shared, now);
         }
-        if self.threads() < self.core {
-            self.add_worker(shared);
-        } else if self.threads() < self.max {
-            shared.watchdog.watch_pool();
+        if awake < self.core {
+            let stuck =
+                clock::to_nanos(now).saturating_sub(self.turnover.load(Ordering::Relaxed)) > RECENT;
+            // One processor is the sender's.
+            let spare = awake + 1 < self.core && self.receiver.len() > awake * BACKLOG;
+            if stuck || spare {
+                self.rouse(shared, now);
+            }
+        }
+        shared.watchdog.watch_pool(now);
+    }
+
+    /// Wakes a worker, or starts one.
+    fn rouse(&self, shared: &Arc<Shared>, now: Instant) {
+        // It will take something at once; until then nobody needs to wake another.
+        self.turned_over(now);
+        match self.call() {
+            Call::Called | Call::Coming => {}
+            Call::Nobody => drop(self.add_worker(shared)),
         }
     }
 
-    /// Starts up to `count` workers, within the maximum. Returns whether a thread could not be started.
-    pub(crate) fn add_workers(&self, shared: &Arc<Shared>, count: usize) -> bool {
-        (0..count).any(|_| self.threads() < self.max && !self.add_worker(shared))
+    fn call(&self) -> Call {
+        if self.asleep() == 0 {
+            return Call::Nobody;
+        }
+        let mut bed = self.bed.lock();
+        if bed.called < bed.sleepers {
+            bed.called += 1;
+            self.wake.notify_one();
+            Call::Called
+        } else if bed.called > 0 {
+            Call::Coming
+        } else {
+            Call::Nobody
+        }
     }
 
-    /// Starts one worker. Returns whether that worked, or nothing needed to be done.
-    fn add_worker(&self, shared: &Arc<Shared>) -> bool {
+    /// Wakes or starts up to `count` workers.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the system would not start another thread.
+    pub(crate) fn rouse_many(&self, shared: &Arc<Shared>, count: usize) -> io::Result<()> {
+        for _ in 0..count.min(self.max) {
+            match self.call() {
+                Call::Called => {}
+                Call::Coming | Call::Nobody => self.add_worker(shared)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one worker, unless there are as many as there may be.
+    fn add_worker(&self, shared: &Arc<Shared>) -> io::Result<()> {
         let claimed = self
             .threads
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |threads| {
                 (threads < self.max).then_some(threads + 1)
             });
         if claimed.is_err() {
-            return true;
+            return Ok(());
         }
         let worker = Arc::clone(shared);
         let spawned = thread::Builder::new()
@@ -122,144 +211,87 @@ impl Pool {
                 "failed to start a worker, {} remain: {error}",
                 self.threads()
             );
-            // The token stays in the channel; the watchdog tries again.
-            shared.watchdog.watch_pool();
-            return false;
+            // The tokens stay in the channel; the watchdog tries again.
+            shared.watchdog.watch_pool(clock::now());
+            return Err(error);
         }
-        true
+        Ok(())
     }
 
     /// A worker was given up; another may take its place.
     pub(crate) fn lose_thread(&self, shared: &Arc<Shared>) {
         self.threads.fetch_sub(1, Ordering::SeqCst);
-        self.grow_if_unserved(shared);
+        if !self.receiver.is_empty() {
+            self.attend(shared, clock::now());
+        }
     }
 
     /// Lets all workers leave once the channel is empty.
     pub(crate) fn stop(&self) {
         drop(self.sender.send(Ready::Stop));
+        let mut bed = self.bed.lock();
+        bed.called = bed.sleepers;
+        self.wake.notify_all();
     }
 
     /// Waits for a token. Returns nothing if this worker has to leave; it was taken off the count then.
-    fn next(&self, shared: &Arc<Shared>) -> Option<Arc<LaneCell>> {
-        match self.receiver.try_recv() {
-            Ok(ready) => return self.took(shared, ready),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
-        }
+    pub(crate) fn next(&self, shared: &Arc<Shared>) -> Option<Taken> {
+        let mut rested = false;
         loop {
-            self.idle.fetch_add(1, Ordering::SeqCst);
-            let ready = self.receiver.recv_timeout(self.idle_leave);
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            match ready {
-                Ok(ready) => return self.took(shared, ready),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            match self.receiver.try_recv() {
+                Ok(Ready::Lane(lane)) => {
+                    self.taken.store(
+                        self.taken.load(Ordering::Relaxed).wrapping_add(1),
+                        Ordering::Relaxed,
+                    );
+                    return Some(Taken { lane, rested });
+                }
+                Ok(Ready::Stop) => {
                     self.threads.fetch_sub(1, Ordering::SeqCst);
-                    // A sender that counted on this worker put its token in before the counts went down, or it
-                    // sees them now; so one of the two notices.
-                    if self.receiver.is_empty() {
-                        return None;
-                    }
-                    self.threads.fetch_add(1, Ordering::SeqCst);
+                    drop(self.sender.send(Ready::Stop));
+                    shared.watchdog.stop();
+                    return None;
                 }
+                // Empty; the sender lives as long as the receiver.
+                Err(_) => {}
             }
-        }
-    }
-
-    fn took(&self, shared: &Arc<Shared>, ready: Ready) -> Option<Arc<LaneCell>> {
-        match ready {
-            Ready::Lane(lane) => {
-                self.taken.fetch_add(1, Ordering::Relaxed);
-                if !self.receiver.is_empty() {
-                    self.grow_if_unserved(shared);
-                }
-                Some(lane)
-            }
-            Ready::Stop => {
+            rested = true;
+            if !self.sleep() {
                 self.threads.fetch_sub(1, Ordering::SeqCst);
-                drop(self.sender.send(Ready::Stop));
-                shared.watchdog.stop();
-                None
+                if self.receiver.is_empty() {
+                    return None;
+                }
+                self.threads.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
-}
 
-/// The life of one worker.
-fn work(shared: &Arc<Shared>) {
-    while let Some(lane) = shared.pool.next(shared) {
-        if !serve(shared, &lane) {
-            return;
-        }
-    }
-}
-
-/// Starts one task of a lane. Returns whether this worker goes on.
-fn serve(shared: &Arc<Shared>, lane: &Arc<LaneCell>) -> bool {
-    let now = clock::now();
-    let (claimed, after, unused) = {
-        let mut state = lane.state.lock();
-        let mut permit = state.granted.take();
-        if state.core.is_dispatchable()
-            && permit.is_none()
-            && let Some(group) = state.group.clone()
-        {
-            if !group.take_or_park(lane) {
-                state.token = Token::Parked;
+    /// Sleeps until there may be a token. Returns whether there may; else it has been quiet for too long.
+    fn sleep(&self) -> bool {
+        // On a busy machine the sender may be about to run again; that is cheaper than to be woken by it.
+        for _ in 0..3 {
+            thread::yield_now();
+            if !self.receiver.is_empty() {
                 return true;
             }
-            permit = Some(group);
         }
-        state.token = Token::None;
-        let claimed = state.core.claim(now);
-        match &claimed {
-            Some(claimed) if permit.is_some() => {
-                *claimed.item.header().permit.lock() = permit.take();
-            }
-            Some(_) | None => {}
+        let mut bed = self.bed.lock();
+        bed.sleepers += 1;
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        let mut in_time = true;
+        while self.receiver.is_empty() && bed.called == 0 && in_time {
+            in_time = !self.wake.wait_for(&mut bed, self.idle_leave).timed_out();
         }
-        let after = lane.after(&mut state);
-        (claimed, after, permit)
-    };
-    shared.follow_up(lane, after, Vec::new());
-    if let Some(group) = unused {
-        shared.give_back(&group);
+        in_time |= bed.called > 0;
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+        bed.sleepers -= 1;
+        // Whoever gets up answers one call, if there was one; it need not be the one that was meant.
+        bed.called = bed.called.saturating_sub(1).min(bed.sleepers);
+        in_time
     }
-    let Some(claimed) = claimed else { return true };
-    if let Some(late) = claimed.late {
-        shared.say_waited(lane, claimed.seq, late);
+
+    /// A worker took or ended something.
+    pub(crate) fn turned_over(&self, now: Instant) {
+        self.turnover.store(clock::to_nanos(now), Ordering::Relaxed);
     }
-    let grant = Grant {
-        shared: Arc::clone(shared),
-        lane: Arc::clone(lane),
-        task: claimed.item,
-        seq: claimed.seq,
-        index: claimed.index,
-    };
-    let task = Arc::clone(&grant.task);
-    let Some(grant) = task.accept(grant) else {
-        return true;
-    };
-    let context = TaskContext {
-        shared: grant.shared,
-        lane: grant.lane,
-        task: grant.task,
-        seq: grant.seq,
-    };
-    let mut replaced = false;
-    let entered = Entered::new(lane.number, Arc::clone(&context.task));
-    let mut end = |outcome: Outcome| {
-        let finished = shared.finish(
-            lane,
-            &context.task,
-            claimed.seq,
-            claimed.index,
-            outcome,
-            clock::now(),
-        );
-        replaced = finished.replaced;
-        finished.counted
-    };
-    Arc::clone(&task).run(&context, &mut end);
-    drop(entered);
-    !replaced
 }

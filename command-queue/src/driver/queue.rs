@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::context::TaskContext;
 use super::group::Group;
-use super::handle::TaskHandle;
+use super::handle::{TaskHandle, submit_detached};
 use super::lane::{LaneCell, LaneState, Token};
 use super::shared::Shared;
 use super::slot::{Cancelled, Grant, Reservation, Slot, SlotNotice, SlotTask};
@@ -114,7 +114,7 @@ impl CommandQueue {
     /// Returns [`StartError`] if that thread could not be started.
     pub fn start(config: QueueConfig) -> Result<Self, StartError> {
         let name = config.thread_name.clone();
-        let shared = Arc::new(Shared::new(config));
+        let shared = Shared::new(config);
         Watchdog::start(&shared, &name).map_err(|source| StartError { source })?;
         Ok(Self {
             owner: Arc::new(Owner { shared }),
@@ -142,12 +142,13 @@ impl CommandQueue {
                 })?)
             }
         };
+        let config = shared.lanes.share(config);
         let cell = shared.lanes.find_or_make(lane);
         let unparked = shared.visit(&cell, |state, _| {
             state.configured = true;
-            state.core.configure(Arc::new(config));
-            let before = std::mem::replace(&mut state.group, group);
-            let parked_there = match (&before, &state.group) {
+            state.core.configure(config);
+            let before = state.set_group(group);
+            let parked_there = match (&before, state.group()) {
                 (Some(before), Some(now)) if Arc::ptr_eq(before, now) => false,
                 (Some(before), _) => before.unpark(&cell),
                 (None, _) => false,
@@ -201,6 +202,38 @@ impl CommandQueue {
             options,
             work,
         )
+    }
+
+    /// Queues work whose result nobody will ask for.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason and the work itself if the lane is full or the queue closed.
+    pub fn submit_detached<R, F>(
+        &self,
+        lane: &str,
+        options: SubmitOptions,
+        work: F,
+    ) -> Result<TaskId, Refused<F>>
+    where
+        F: FnOnce(&TaskContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        submit_detached(
+            self.shared(),
+            &self.shared().lanes.find_or_make(lane),
+            options,
+            work,
+        )
+    }
+
+    /// Returns a lane, made if need be, for callers that submit to it often.
+    #[must_use]
+    pub fn lane(&self, lane: &str) -> LaneHandle {
+        LaneHandle {
+            shared: Arc::clone(self.shared()),
+            lane: self.shared().lanes.find_or_make(lane),
+        }
     }
 
     /// Queues for a place in a lane that work elsewhere will hold. No thread waits for that work.
@@ -259,9 +292,8 @@ impl CommandQueue {
         let limits = Limits::boxed(budget, idle, queue_limit, true);
         let cell = shared.lanes.find_or_make(lane);
         let task: TaskRef = Arc::new(SlotTask::adopted(Header::new(label, probe), on_notice));
-        let (seq, index) = shared.adopt(&cell, limits.as_deref(), Arc::clone(&task))?;
+        let (seq, index) = shared.adopt(&cell, limits, Arc::clone(&task))?;
         Ok(Slot::adopted(Grant {
-            shared: Arc::clone(shared),
             lane: cell,
             task,
             seq,
@@ -504,7 +536,7 @@ impl CommandQueue {
             lanes,
             groups,
             threads: shared.pool.threads(),
-            idle_threads: shared.pool.idle(),
+            idle_threads: shared.pool.asleep(),
             phantoms: shared.phantoms.used(),
             totals,
         }
@@ -519,7 +551,7 @@ impl CommandQueue {
             own
         } else if state.token == Token::Parked || group_full(&state) {
             BlockedBy::Group
-        } else if core.queued() > 0 && self.shared().pool.idle() == 0 {
+        } else if core.queued() > 0 && self.shared().pool.asleep() == 0 {
             BlockedBy::Pool
         } else {
             BlockedBy::Nothing
@@ -531,7 +563,7 @@ impl CommandQueue {
                     lane: cell.number,
                     seq: holder.seq,
                 },
-                label: header.label.clone(),
+                label: header.label().map(Into::into),
                 ran_for: age(holder.started),
                 idle_for: age(header
                     .last_progress()
@@ -543,8 +575,61 @@ impl CommandQueue {
     }
 }
 
+/// One lane, found once. While this exists the lane is not forgotten; it does not keep the queue open.
+#[derive(Clone)]
+pub struct LaneHandle {
+    shared: Arc<Shared>,
+    lane: Arc<LaneCell>,
+}
+
+impl fmt::Debug for LaneHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneHandle")
+            .field("lane", &self.lane.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaneHandle {
+    /// Returns the lane's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.lane.name
+    }
+
+    /// As [`CommandQueue::submit`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason and the work itself if the lane is full or the queue closed.
+    pub fn submit<R, F>(&self, options: SubmitOptions, work: F) -> Result<TaskHandle<R>, Refused<F>>
+    where
+        F: FnOnce(&TaskContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        TaskHandle::submit(&self.shared, Arc::clone(&self.lane), options, work)
+    }
+
+    /// As [`CommandQueue::submit_detached`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason and the work itself if the lane is full or the queue closed.
+    pub fn submit_detached<R, F>(
+        &self,
+        options: SubmitOptions,
+        work: F,
+    ) -> Result<TaskId, Refused<F>>
+    where
+        F: FnOnce(&TaskContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        submit_detached(&self.shared, &self.lane, options, work)
+    }
+}
+
 fn group_full(state: &LaneState) -> bool {
-    state.group.as_ref().is_some_and(|group| {
+    state.group().is_some_and(|group| {
         let (width, occupied, _) = group.figures();
         occupied >= width
     })

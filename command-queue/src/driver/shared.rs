@@ -5,8 +5,8 @@
 //! under a lane's lock, and no lane's lock is held while another is taken.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -18,12 +18,10 @@ use super::lane::{After, LaneCell, LaneState, Token};
 use super::notify::Notifier;
 use super::pool::Pool;
 use super::slot::{Cancelled, SlotNotice};
-use super::task::TaskRef;
+use super::task::{Task, TaskRef};
 use super::watchdog::Watchdog;
 use crate::config::{Priority, QueueConfig};
-use crate::core::Outcome;
 use crate::core::active::Limits;
-use crate::core::lane::Ended;
 use crate::core::phantom::PhantomBudget;
 use crate::core::step::Step;
 use crate::error::{Close, SubmitError, TaskError};
@@ -48,17 +46,23 @@ const OPEN: u8 = 0;
 const DRAINING: u8 = 1;
 const STOPPED: u8 = 2;
 
-/// What the end of a task changed, and what the worker does next.
-pub(crate) struct Finished {
-    pub(crate) counted: bool,
-    /// This worker was given up, and replaced; it leaves.
-    pub(crate) replaced: bool,
+/// A lane that takes one more task, locked.
+struct Admission<'a> {
+    now: Instant,
+    state: MutexGuard<'a, LaneState>,
+    steps: Vec<Step<TaskRef>>,
+}
+
+pub(crate) struct Accepted {
+    pub(crate) seq: u64,
+    /// Tasks of the lane that were waiting or running.
+    pub(crate) ahead: usize,
 }
 
 impl Shared {
-    pub(crate) fn new(config: QueueConfig) -> Self {
-        Self {
-            lanes: Directory::new(config.lane_defaults.clone()),
+    pub(crate) fn new(config: QueueConfig) -> Arc<Self> {
+        Arc::new_cyclic(|home| Self {
+            lanes: Directory::new(Weak::clone(home), config.lane_defaults.clone()),
             groups: Mutex::default(),
             pool: Pool::new(&config),
             watchdog: Watchdog::new(),
@@ -69,7 +73,7 @@ impl Shared {
             changes: Mutex::new(0),
             changed: Condvar::new(),
             config,
-        }
+        })
     }
 
     // ---- one lane at a time --------------------------------------------------------------------
@@ -80,11 +84,12 @@ impl Shared {
         lane: &Arc<LaneCell>,
         section: impl FnOnce(&mut LaneState, &mut Vec<Step<TaskRef>>) -> V,
     ) -> V {
+        let now = clock::now();
         let mut steps = Vec::new();
         let mut state = lane.state.lock();
         let value = section(&mut state, &mut steps);
         let after = self.leave(lane, state);
-        self.follow_up(lane, after, steps);
+        self.follow_up(lane, now, after, steps);
         value
     }
 
@@ -98,11 +103,12 @@ impl Shared {
     pub(crate) fn follow_up(
         self: &Arc<Self>,
         lane: &Arc<LaneCell>,
+        now: Instant,
         After { send, alarm }: After,
         steps: Vec<Step<TaskRef>>,
     ) {
         if send {
-            self.send(Arc::clone(lane));
+            self.pool.send(self, Arc::clone(lane), now);
         }
         if let Some(at) = alarm {
             self.watchdog.arm(at, lane);
@@ -114,16 +120,26 @@ impl Shared {
 
     /// Sends a lane's token to the workers.
     pub(crate) fn send(self: &Arc<Self>, lane: Arc<LaneCell>) {
-        self.pool.send(self, lane);
+        self.pool.send(self, lane, clock::now());
     }
 
-    pub(crate) fn submit(
+    /// Queues a task. A refused one is given back.
+    pub(crate) fn submit<C: Task + 'static>(
         self: &Arc<Self>,
         lane: &Arc<LaneCell>,
         priority: Priority,
         limits: Option<Box<Limits>>,
-        task: TaskRef,
-    ) -> Result<(u64, usize), SubmitError> {
+        task: Arc<C>,
+    ) -> Result<Accepted, (SubmitError, Arc<C>)> {
+        // Only this much depends on the type of the task, so only this much is compiled for each.
+        match self.admit(lane) {
+            Ok(admission) => Ok(self.enqueue(lane, admission, priority, limits, task)),
+            Err(reason) => Err((reason, task)),
+        }
+    }
+
+    /// Asks a lane whether it takes one more task, and keeps its lock if it does.
+    fn admit<'a>(self: &Arc<Self>, lane: &'a Arc<LaneCell>) -> Result<Admission<'a>, SubmitError> {
         let now = clock::now();
         let mut steps = Vec::new();
         let mut state = lane.state.lock();
@@ -131,42 +147,50 @@ impl Shared {
             state.core.refuse();
             return Err(SubmitError::Closed { reason });
         }
-        if state.core.deadline().is_some_and(|at| at <= now) && state.core.is_full() {
+        if state.core.is_full() {
             // A full lane that is asked to dispatch looks for stalls at once; the timer would find them too.
-            state.core.tick(
-                now,
-                &self.phantoms,
-                &mut |task| task.header().look(now),
-                &mut steps,
-            );
+            let mut look = |task: &TaskRef| task.header().look(now);
+            state
+                .core
+                .asked_while_full(now, &self.phantoms, &mut look, &mut steps);
         }
-        let accepted = match state.core.room() {
-            Ok(()) => {
-                let accepted = state.core.submit(now, priority, limits, task);
-                if state.token == Token::None && state.core.is_full() {
-                    state.core.warn_blocked(now, &mut steps);
-                }
-                Ok(accepted)
-            }
-            Err(capacity) => {
-                state.core.refuse();
-                Err(SubmitError::Full {
-                    lane: Arc::clone(&lane.name),
-                    capacity,
-                })
-            }
+        let Err(capacity) = state.core.room() else {
+            return Ok(Admission { now, state, steps });
         };
+        state.core.refuse();
         let after = lane.after(&mut state);
         drop(state);
-        self.follow_up(lane, after, steps);
-        accepted
+        self.follow_up(lane, now, after, steps);
+        Err(SubmitError::Full {
+            lane: Arc::clone(&lane.name),
+            capacity,
+        })
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        Admission {
+            now,
+            mut state,
+            steps,
+        }: Admission<'_>,
+        priority: Priority,
+        limits: Option<Box<Limits>>,
+        task: TaskRef,
+    ) -> Accepted {
+        let (seq, ahead) = state.core.submit(now, priority, limits, task);
+        let after = lane.after(&mut state);
+        drop(state);
+        self.follow_up(lane, now, after, steps);
+        Accepted { seq, ahead }
     }
 
     /// Starts a task that was running before, whatever the widths say.
     pub(crate) fn adopt(
         self: &Arc<Self>,
         lane: &Arc<LaneCell>,
-        limits: Option<&Limits>,
+        limits: Option<Box<Limits>>,
         task: TaskRef,
     ) -> Result<(u64, u32), SubmitError> {
         let now = clock::now();
@@ -175,56 +199,13 @@ impl Shared {
                 state.core.refuse();
                 return Err(SubmitError::Closed { reason });
             }
-            if let Some(group) = &state.group {
+            let (seq, index) = state.core.adopt(now, limits, task);
+            if let Some(group) = state.group().cloned() {
                 group.take_over_width();
-                *task.header().permit.lock() = Some(Arc::clone(group));
+                state.keep_permit(seq, group);
             }
-            Ok(state.core.adopt(now, limits, task))
+            Ok((seq, index))
         })
-    }
-
-    /// Ends a task that ran.
-    pub(crate) fn finish(
-        self: &Arc<Self>,
-        lane: &Arc<LaneCell>,
-        task: &TaskRef,
-        seq: u64,
-        index: u32,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Finished {
-        let mut permit = None;
-        let ended = self.visit(lane, |state, steps| {
-            let ended = state
-                .core
-                .finish(seq, index, outcome, now, &self.phantoms, steps);
-            permit = task.header().permit.lock().take();
-            ended
-        });
-        if let Some(group) = permit {
-            self.give_back(&group);
-        }
-        self.watchdog.sweep_later(self.config.lane_retention);
-        match ended {
-            Ended::Counted => Finished {
-                counted: true,
-                replaced: false,
-            },
-            Ended::SlotOnly { thread_lost } | Ended::Phantom { thread_lost } => {
-                self.say_late(lane, seq);
-                if thread_lost {
-                    self.retry_kept();
-                }
-                Finished {
-                    counted: false,
-                    replaced: thread_lost,
-                }
-            }
-            Ended::Unknown => Finished {
-                counted: false,
-                replaced: false,
-            },
-        }
     }
 
     /// The watchdog's alarm for this lane rang.
@@ -233,6 +214,7 @@ impl Shared {
         self.visit(lane, |state, steps| {
             if lane.is_armed_for(at) {
                 lane.armed.store(0, Ordering::Relaxed);
+                state.core.forget_watch();
             }
             state.core.tick(
                 now,
@@ -244,7 +226,7 @@ impl Shared {
     }
 
     /// A thread came back; lanes that were refused one more phantom are asked again.
-    fn retry_kept(self: &Arc<Self>) {
+    pub(crate) fn retry_kept(self: &Arc<Self>) {
         if !self.phantoms.take_starved() {
             return;
         }
@@ -266,7 +248,7 @@ impl Shared {
     pub(crate) fn hand_over(self: &Arc<Self>, group: &Arc<Group>, lane: Arc<LaneCell>) {
         {
             let mut state = lane.state.lock();
-            state.granted = Some(Arc::clone(group));
+            state.grant(Arc::clone(group));
             state.token = Token::Ready;
         }
         self.send(lane);
@@ -298,7 +280,7 @@ impl Shared {
                 Cancelled::Removed
             }
             Found::Running(task) => {
-                task.header().cancel();
+                task.cancel();
                 self.notifier.notice(&task, SlotNotice::CancelRequested);
                 Cancelled::Requested
             }
@@ -308,7 +290,7 @@ impl Shared {
 
     /// Answers the caller of a task that will never run.
     pub(crate) fn reject(&self, task: &TaskRef, error: TaskError) {
-        task.header().cancel();
+        task.cancel();
         self.notifier
             .notice(task, SlotNotice::Rejected(error.clone()));
         task.reject(error);
@@ -348,7 +330,7 @@ impl Shared {
                 self.reject(&task, TaskError::Closed { reason: how });
             }
             for task in running {
-                task.header().cancel();
+                task.cancel();
                 self.notifier.notice(&task, SlotNotice::CancelRequested);
             }
         }

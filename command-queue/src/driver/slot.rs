@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::clock;
 use super::context::TaskContext;
 use super::lane::LaneCell;
-use super::shared::Shared;
-use super::task::{Header, Task, TaskRef, discard};
+use super::shared::{Accepted, Shared};
+use super::task::{Bell, Header, Task, TaskRef, discard};
 use crate::config::SubmitOptions;
 use crate::core::Outcome;
 use crate::core::active::Limits;
@@ -34,7 +34,6 @@ pub enum SlotNotice {
 
 /// A running place in a lane, as the worker found it.
 pub(crate) struct Grant {
-    pub(crate) shared: Arc<Shared>,
     pub(crate) lane: Arc<LaneCell>,
     pub(crate) task: TaskRef,
     pub(crate) seq: u64,
@@ -43,6 +42,7 @@ pub(crate) struct Grant {
 
 pub(crate) struct SlotTask<G, N> {
     header: Header,
+    bell: Bell,
     /// Gone once it was called, or will not be.
     on_grant: Mutex<Option<G>>,
     on_notice: N,
@@ -53,6 +53,7 @@ impl<N> SlotTask<fn(Slot), N> {
     pub(crate) fn adopted(header: Header, on_notice: N) -> Self {
         Self {
             header,
+            bell: Bell::default(),
             on_grant: Mutex::new(None),
             on_notice,
         }
@@ -68,9 +69,17 @@ where
         &self.header
     }
 
-    fn run(self: Arc<Self>, _context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool) {
+    fn run(&self, _context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool) {
         // A slot is accepted, not run; were it run, it would be over at once.
         end(Outcome::Cancelled);
+    }
+
+    fn cancel(&self) {
+        self.bell.cancel(&self.header);
+    }
+
+    fn wait_cancelled(&self, deadline: Instant) -> bool {
+        self.bell.wait_cancelled(&self.header, deadline)
     }
 
     fn reject(&self, _error: TaskError) {
@@ -79,7 +88,11 @@ where
         discard(on_grant);
     }
 
-    fn accept(&self, grant: Grant) -> Option<Grant> {
+    fn is_slot(&self) -> bool {
+        true
+    }
+
+    fn accept(&self, grant: Grant) {
         let slot = Slot { grant: Some(grant) };
         let on_grant = self.on_grant.lock().take();
         match on_grant {
@@ -90,15 +103,10 @@ where
             // Rejected between the claim and this line.
             None => drop(slot),
         }
-        None
     }
 
     fn notice(&self, notice: &SlotNotice) {
         (self.on_notice)(notice.clone());
-    }
-
-    fn wants_notices(&self) -> bool {
-        true
     }
 }
 
@@ -180,16 +188,13 @@ impl Slot {
         let Some(grant) = self.grant.take() else {
             return true;
         };
-        let shared = Arc::clone(&grant.shared);
+        // Without the queue nobody counts and nobody waits.
+        let Some(shared) = grant.lane.home() else {
+            return true;
+        };
+        let place = (grant.seq, grant.index);
         shared
-            .finish(
-                &grant.lane,
-                &grant.task,
-                grant.seq,
-                grant.index,
-                outcome,
-                clock::now(),
-            )
+            .finish(&grant.lane, place, outcome, clock::now(), false)
             .counted
     }
 }
@@ -210,7 +215,7 @@ pub struct TaskTicket {
 impl fmt::Debug for TaskTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskTicket")
-            .field("label", &self.task.header().label)
+            .field("label", &self.task.header().label())
             .finish_non_exhaustive()
     }
 }
@@ -230,14 +235,13 @@ impl TaskTicket {
     /// Waits until the task is told to stop. Returns whether it was.
     #[must_use]
     pub fn wait_cancelled(&self, deadline: Instant) -> bool {
-        self.task.header().wait_cancelled(deadline)
+        self.task.wait_cancelled(deadline)
     }
 }
 
 /// A place in the queue for a [`Slot`] that has not been granted yet. Dropping it changes nothing.
 #[must_use = "the place in the queue can only be given up through this"]
 pub struct Reservation {
-    pub(crate) shared: Arc<Shared>,
     pub(crate) lane: Arc<LaneCell>,
     pub(crate) seq: u64,
     pub(crate) ahead: usize,
@@ -276,23 +280,16 @@ impl Reservation {
         let header = Header::new(label, probe);
         let waiting = Arc::new(SlotTask {
             header,
+            bell: Bell::default(),
             on_grant: Mutex::new(Some(on_grant)),
             on_notice,
         });
-        let task: TaskRef = waiting.clone();
-        match shared.submit(&lane, priority, limits, task) {
-            Ok((seq, ahead)) => Ok(Self {
-                shared: Arc::clone(shared),
-                lane,
-                seq,
-                ahead,
-            }),
-            Err(reason) => {
+        match shared.submit(&lane, priority, limits, waiting) {
+            Ok(Accepted { seq, ahead }) => Ok(Self { lane, seq, ahead }),
+            Err((reason, waiting)) => {
                 let on_grant = waiting.on_grant.lock().take();
-                Err(Refused {
-                    reason,
-                    task: on_grant.expect("because a refused reservation was never granted"),
-                })
+                let task = on_grant.expect("because a refused reservation was never granted");
+                Err(Refused { reason, task })
             }
         }
     }
@@ -315,7 +312,7 @@ impl Reservation {
     /// Gives the place up, or asks the work to stop if it was granted in the meantime.
     #[expect(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn cancel(&self) -> Cancelled {
-        self.shared.cancel(&self.lane, self.seq)
+        self.lane.cancel(self.seq)
     }
 }
 

@@ -10,7 +10,6 @@ use parking_lot::{Condvar, Mutex};
 
 use super::clock;
 use super::context::TaskContext;
-use super::group::Group;
 use super::slot::Grant;
 use crate::config::Probe;
 use crate::core::Outcome;
@@ -24,22 +23,27 @@ pub(crate) trait Task: Send + Sync {
     fn header(&self) -> &Header;
 
     /// Runs the work. `end` takes the slot back and says whether the result still counts.
-    fn run(self: Arc<Self>, context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool);
+    fn run(&self, context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool);
+
+    /// Tells the work to stop, and wakes whoever waits for that.
+    fn cancel(&self);
+
+    /// Waits until the work is told to stop. Returns whether it was.
+    fn wait_cancelled(&self, deadline: Instant) -> bool;
 
     /// Gives the caller an error and drops the work if it never started. Never called under a lane's lock.
     fn reject(&self, error: TaskError);
 
-    /// Hands the slot itself over, for tasks whose work is elsewhere. Returns the grant otherwise.
-    fn accept(&self, grant: Grant) -> Option<Grant> {
-        Some(grant)
+    /// The work is elsewhere; the slot itself is handed out instead of run.
+    fn is_slot(&self) -> bool {
+        false
     }
+
+    /// Hands a slot out. Only called if this task [is one](Self::is_slot).
+    fn accept(&self, _grant: Grant) {}
 
     /// Tells the owner of a slot what was decided about it, on the notice thread.
     fn notice(&self, _notice: &super::slot::SlotNotice) {}
-
-    fn wants_notices(&self) -> bool {
-        false
-    }
 }
 
 const PROBE_NONE: u8 = 0;
@@ -47,26 +51,24 @@ const PROBE_READY: u8 = 1;
 const PROBE_ASKED: u8 = 2;
 const PROBE_ANSWERED: u8 = 3;
 
-/// What every task has, whatever it runs.
+/// What every task has, whatever it runs. A million of them may wait, so it is small.
 pub(crate) struct Header {
-    pub(crate) label: Option<Box<str>>,
+    /// Absent for a task that has neither a label nor a probe.
+    extra: Option<Box<Extra>>,
     /// The time of the last progress, 0 for none yet.
     progress: AtomicU64,
     /// The task waits for other lanes, this many times over; that is not a stall.
     nested: AtomicU32,
     cancelled: AtomicBool,
     failed: AtomicBool,
+    /// Nobody will ask for the result.
+    detached: AtomicBool,
     probe_state: AtomicU8,
-    pub(crate) probe: Option<Probe>,
-    bell: Bell,
-    /// The place in a capacity group. Whoever frees the slot takes it out, so it goes back once.
-    pub(crate) permit: Mutex<Option<Arc<Group>>>,
 }
 
-#[derive(Default)]
-struct Bell {
-    lock: Mutex<()>,
-    rung: Condvar,
+struct Extra {
+    label: Option<Box<str>>,
+    probe: Option<Probe>,
 }
 
 impl Header {
@@ -76,17 +78,20 @@ impl Header {
         } else {
             PROBE_NONE
         };
+        let extra = (label.is_some() || probe.is_some()).then(|| Box::new(Extra { label, probe }));
         Self {
-            label,
+            extra,
             progress: AtomicU64::new(0),
             nested: AtomicU32::new(0),
             cancelled: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
             probe_state: AtomicU8::new(probe_state),
-            probe,
-            bell: Bell::default(),
-            permit: Mutex::new(None),
         }
+    }
+
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.extra.as_ref()?.label.as_deref()
     }
 
     pub(crate) fn progress(&self) {
@@ -121,10 +126,8 @@ impl Header {
     /// Returns whether the answer made sense.
     pub(crate) fn ask_probe(&self) -> bool {
         self.probe_state.store(PROBE_ASKED, Ordering::SeqCst);
-        let answer = self
-            .probe
-            .as_ref()
-            .and_then(|probe| catch_unwind(AssertUnwindSafe(|| (probe.0)())).ok());
+        let probe = self.extra.as_ref().and_then(|extra| extra.probe.as_ref());
+        let answer = probe.and_then(|probe| catch_unwind(AssertUnwindSafe(|| (probe.0)())).ok());
         let sensible = answer.filter(|at| *at <= clock::now());
         if let Some(at) = sensible {
             self.progress_at(at);
@@ -146,25 +149,18 @@ impl Header {
         self.probe_state.store(PROBE_NONE, Ordering::SeqCst);
     }
 
-    pub(crate) fn cancel(&self) {
+    /// Sets the flag only; whoever waits for it has to be woken by the task.
+    fn set_cancelled(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        // Taking the lock orders this after a waiter's check and before its sleep.
-        drop(self.bell.lock.lock());
-        self.bell.rung.notify_all();
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn wait_cancelled(&self, deadline: Instant) -> bool {
-        let mut guard = self.bell.lock.lock();
-        while !self.is_cancelled() {
-            if self.bell.rung.wait_until(&mut guard, deadline).timed_out() {
-                return self.is_cancelled();
-            }
-        }
-        true
+    /// Nobody will ask for the result. If the worker does not see this in time, the result is kept for nobody.
+    pub(crate) fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn mark_failed(&self) {
@@ -185,7 +181,8 @@ impl Header {
 enum Work<F, R> {
     Waiting(F),
     Running,
-    Done(Result<R, TaskError>),
+    /// The error is boxed: it is rare, and larger than most closures and results.
+    Done(Result<R, Box<TaskError>>),
     Taken,
 }
 
@@ -217,7 +214,7 @@ where
         }
     }
 
-    fn publish(&self, result: Result<R, TaskError>) {
+    fn publish(&self, result: Result<R, Box<TaskError>>) {
         let mut work = self.work.lock();
         let before = match &*work {
             Work::Waiting(_) | Work::Running => std::mem::replace(&mut *work, Work::Done(result)),
@@ -232,6 +229,8 @@ where
 
 /// The end that the caller waits at.
 pub(crate) trait Awaited<R>: Send + Sync {
+    /// Nobody will ask for the result.
+    fn detach(&self);
     fn wait(&self) -> Result<R, TaskError>;
     fn wait_until(&self, deadline: Instant) -> Option<Result<R, TaskError>>;
     fn is_done(&self) -> bool;
@@ -242,12 +241,16 @@ where
     F: FnOnce(&TaskContext) -> R + Send,
     R: Send,
 {
+    fn detach(&self) {
+        self.header.detach();
+    }
+
     fn wait(&self) -> Result<R, TaskError> {
         let mut work = self.work.lock();
         loop {
             // A handle waits once, so the result is taken once; while it is not there, this sleeps.
             match std::mem::replace(&mut *work, Work::Taken) {
-                Work::Done(result) => return result,
+                Work::Done(result) => return result.map_err(|error| *error),
                 before @ (Work::Waiting(_) | Work::Running | Work::Taken) => *work = before,
             }
             self.done.wait(&mut work);
@@ -259,7 +262,7 @@ where
         let mut in_time = true;
         loop {
             match std::mem::replace(&mut *work, Work::Taken) {
-                Work::Done(result) => return Some(result),
+                Work::Done(result) => return Some(result.map_err(|error| *error)),
                 before @ (Work::Waiting(_) | Work::Running | Work::Taken) => *work = before,
             }
             if !in_time {
@@ -283,7 +286,7 @@ where
         &self.header
     }
 
-    fn run(self: Arc<Self>, context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool) {
+    fn run(&self, context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool) {
         let work = {
             let mut place = self.work.lock();
             match &*place {
@@ -302,18 +305,61 @@ where
             Ok(_) => Outcome::Finished,
             Err(_) => Outcome::Panicked,
         };
-        if end(outcome) {
-            self.publish(result.map_err(|panic| TaskError::Panicked {
-                lane: context.lane_name(),
-                message: panic_message(panic),
+        if end(outcome) && !self.header.detached.load(Ordering::Relaxed) {
+            self.publish(result.map_err(|panic| {
+                Box::new(TaskError::Panicked {
+                    lane: context.lane_name(),
+                    message: panic_message(panic),
+                })
             }));
         } else {
             discard(result);
         }
     }
 
+    fn cancel(&self) {
+        self.header.set_cancelled();
+        // Taking the lock orders this after a waiter's check and before its sleep.
+        drop(self.work.lock());
+        self.done.notify_all();
+    }
+
+    fn wait_cancelled(&self, deadline: Instant) -> bool {
+        wait_cancelled(&self.header, &self.work, &self.done, deadline)
+    }
+
     fn reject(&self, error: TaskError) {
-        self.publish(Err(error));
+        self.publish(Err(Box::new(error)));
+    }
+}
+
+/// Waits on a condition variable that is notified after the flag was set under or before its lock.
+fn wait_cancelled<V>(header: &Header, lock: &Mutex<V>, rung: &Condvar, deadline: Instant) -> bool {
+    let mut guard = lock.lock();
+    while !header.is_cancelled() {
+        if rung.wait_until(&mut guard, deadline).timed_out() {
+            return header.is_cancelled();
+        }
+    }
+    true
+}
+
+/// Where work that is elsewhere waits to be told to stop.
+#[derive(Default)]
+pub(crate) struct Bell {
+    lock: Mutex<()>,
+    rung: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn cancel(&self, header: &Header) {
+        header.set_cancelled();
+        drop(self.lock.lock());
+        self.rung.notify_all();
+    }
+
+    pub(crate) fn wait_cancelled(&self, header: &Header, deadline: Instant) -> bool {
+        wait_cancelled(header, &self.lock, &self.rung, deadline)
     }
 }
 

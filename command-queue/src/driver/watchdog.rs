@@ -52,12 +52,14 @@ pub(crate) struct Watchdog {
     changed: Condvar,
     /// A sweep is due some time; asked on every end of a task, so it must cost nothing.
     sweeping: AtomicBool,
+    /// As `State::pool`, for those who only want to know whether they have to ask.
+    watching: AtomicBool,
 }
 
 struct State {
     alarms: BinaryHeap<Alarm>,
     /// When to look whether the workers get on, and what they had taken when that was decided.
-    pool: Option<(Instant, usize)>,
+    pool: Option<(Instant, Option<usize>)>,
     /// When to look for lanes that nobody needs.
     sweep: Option<Instant>,
     /// With this many alarms, those that were overtaken are removed before another is set.
@@ -67,7 +69,7 @@ struct State {
 
 enum Due {
     Lane(Instant, Arc<LaneCell>),
-    Pool(usize),
+    Pool(Option<usize>),
     Sweep,
     Over,
 }
@@ -84,6 +86,7 @@ impl Watchdog {
             }),
             changed: Condvar::new(),
             sweeping: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
         }
     }
 
@@ -126,16 +129,14 @@ impl Watchdog {
         self.changed.notify_one();
     }
 
-    /// Tokens wait and all workers are busy: look again soon.
-    pub(crate) fn watch_pool(&self) {
-        let mut state = self.state.lock();
-        if state.pool.is_none() {
-            state.pool = clock::now()
-                .checked_add(PATIENCE)
-                .map(|at| (at, usize::MAX));
-            drop(state);
-            self.changed.notify_one();
+    /// Tokens wait and workers are awake: look soon whether they get on.
+    pub(crate) fn watch_pool(&self, now: Instant) {
+        // While a look is due it will see this token, too: the flag is cleared before the look.
+        if self.watching.load(SeqCst) || self.watching.swap(true, SeqCst) {
+            return;
         }
+        self.state.lock().pool = now.checked_add(PATIENCE).map(|at| (at, None));
+        self.changed.notify_one();
     }
 
     /// Lets the thread leave once nothing is left that could still stall. Called again when a worker leaves.
@@ -206,27 +207,27 @@ impl Watchdog {
         }
     }
 
-    /// Adds workers if tokens wait and those there are do not get on with them.
-    fn check_pool(&self, shared: &Arc<Shared>, before: usize) {
+    /// Wakes or adds workers if tokens wait and those awake do not get on with them.
+    fn check_pool(&self, shared: &Arc<Shared>, before: Option<usize>) {
+        // Cleared before the look: whoever sends a token after it asks for another look.
+        self.watching.store(false, SeqCst);
         let pool = &shared.pool;
-        let unserved = pool.unserved();
-        if unserved == 0 {
+        let waiting = pool.waiting();
+        if waiting == 0 {
             return;
         }
-        let taken = pool.taken();
-        // Workers that take more than they leave within a millisecond are quick enough; more would not help.
-        let progress = if before == usize::MAX {
-            0
+        let (now, taken) = (clock::now(), pool.taken());
+        // Workers that take more in a millisecond than they leave are quick enough; more would not help.
+        let slow = before.is_some_and(|before| taken.wrapping_sub(before) < waiting);
+        let none = pool.threads() == pool.asleep();
+        let roused = if slow || none {
+            pool.rouse_many(shared, waiting)
         } else {
-            taken.wrapping_sub(before)
+            Ok(())
         };
-        let failed = if before != usize::MAX && progress < unserved {
-            pool.add_workers(shared, unserved)
-        } else {
-            pool.threads() == 0 && pool.add_workers(shared, 1)
-        };
-        let wait = if failed { RETRY } else { PATIENCE };
+        let wait = if roused.is_ok() { PATIENCE } else { RETRY };
         let mut state = self.state.lock();
-        state.pool = clock::now().checked_add(wait).map(|at| (at, taken));
+        self.watching.store(true, SeqCst);
+        state.pool = now.checked_add(wait).map(|at| (at, Some(taken)));
     }
 }
