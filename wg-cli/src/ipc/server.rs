@@ -222,6 +222,8 @@ struct Connection {
     busy: bool,
     /// The client has closed its writing side, or broke a rule: close once what is owed has been sent.
     ending: bool,
+    /// The client reads no answers any more.
+    deaf: bool,
     last_heard: Instant,
 }
 
@@ -257,7 +259,13 @@ const PIPELINE: usize = 64;
 impl Board {
     fn run(&mut self, listener: &UnixListener, waker: &UnixStream, posts: &Receiver<Post>) {
         loop {
-            let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            // One that has hung up is always "ready": it is left out while an answer to it is being worked on.
+            let ids: Vec<ConnectionId> = self
+                .connections
+                .iter()
+                .filter(|(_, connection)| !connection.ending || !connection.output.is_empty())
+                .map(|(id, _)| *id)
+                .collect();
             let mut fds = vec![
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(waker.as_fd(), PollFlags::POLLIN),
@@ -361,6 +369,7 @@ impl Board {
                 waiting: VecDeque::new(),
                 busy: false,
                 ending: false,
+                deaf: false,
                 last_heard: Instant::now(),
             },
         );
@@ -388,7 +397,6 @@ impl Board {
             return;
         }
         let mut chunk = [0_u8; 16 * 1024];
-        let mut gone = false;
         // A few chunks a turn: a client that never stops sending must not keep the thread.
         for _ in 0..8 {
             match connection.stream.read(&mut chunk) {
@@ -418,17 +426,14 @@ impl Board {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // It is gone without a farewell; what it had asked before is done all the same.
                 Err(_) => {
-                    gone = true;
+                    connection.ending = true;
                     break;
                 }
             }
         }
-        if gone {
-            self.close(id);
-        } else {
-            self.hand_out(id);
-        }
+        self.hand_out(id);
     }
 
     /// Gives the connection's next line to the pool, if it is not owed an answer already.
@@ -460,28 +465,24 @@ impl Board {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let mut gone = false;
         while !connection.output.is_empty() {
             let (front, _) = connection.output.as_slices();
             match connection.stream.write(front) {
-                Ok(0) => {
-                    gone = true;
-                    break;
-                }
-                Ok(n) => drop(connection.output.drain(..n)),
+                Ok(count @ 1..) => drop(connection.output.drain(..count)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    gone = true;
-                    break;
-                }
+                // Nobody reads any more. What it had asked before is read and done all the same.
+                Ok(_) | Err(_) => connection.deaf = true,
+            }
+            if connection.deaf {
+                connection.output.clear();
             }
         }
-        let done = connection.ending
+        if connection.ending
             && !connection.busy
             && connection.waiting.is_empty()
-            && connection.output.is_empty();
-        if gone || done {
+            && connection.output.is_empty()
+        {
             self.close(id);
         }
     }
@@ -616,6 +617,41 @@ mod tests {
         ends.recv().unwrap();
         drop(silent);
         ends.recv().unwrap();
+    }
+
+    #[test]
+    fn what_was_asked_is_done_although_the_client_is_gone() {
+        struct Count(Sender<()>, Sender<ConnectionId>);
+        impl Service for Count {
+            fn request(&self, _from: ConnectionId, _line: &[u8], answer: Answer) {
+                self.0.send(()).unwrap();
+                answer.send(&Reply::of(serde_json::json!({})));
+            }
+            fn closed(&self, connection: ConnectionId) {
+                self.1.send(connection).unwrap();
+            }
+            fn is_pinned(&self, _connection: ConnectionId) -> bool {
+                false
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let (done, dones) = crossbeam_channel::unbounded();
+        let (closed, ends) = crossbeam_channel::unbounded();
+        let listener = UnixListener::bind(&path).unwrap();
+        let _server =
+            Server::start(listener, Limits::standard(), Arc::new(Count(done, closed))).unwrap();
+        for _ in 0..50 {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            stream.write_all(b"one\n").unwrap();
+            // The answer to the first line stays unread, so that the close resets the connection.
+            dones.recv().unwrap();
+            stream.write_all(b"two\nthree\n").unwrap();
+            drop(stream);
+            dones.recv().unwrap();
+            dones.recv().unwrap();
+            ends.recv().unwrap();
+        }
     }
 
     #[test]
