@@ -17,6 +17,8 @@ pub mod presence;
 pub mod process_signal;
 pub mod reply;
 pub mod report;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod why;
 pub mod wire;

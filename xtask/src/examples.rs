@@ -17,7 +17,7 @@ pub(crate) enum Run {
 }
 
 /// Package, example, and how it is run.
-pub(crate) const EXAMPLES: [(&str, &str, Run); 9] = [
+pub(crate) const EXAMPLES: [(&str, &str, Run); 10] = [
     ("session-lock", "hold", Run::Args(&[])),
     (
         "exit-classifier",
@@ -29,6 +29,7 @@ pub(crate) const EXAMPLES: [(&str, &str, Run); 9] = [
     ("session-lock", "torture", Run::Long),
     ("wg-supervisor", "sim", Run::Long),
     ("command-queue", "stress", Run::Long),
+    ("wg-cli", "sim_chats", Run::Long),
     ("wg-cli", "chaos", Run::Long),
     ("wg-cli", "attack", Run::Long),
 ];

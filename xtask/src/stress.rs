@@ -5,28 +5,43 @@ pub(crate) mod repeat;
 use crate::command::{self, Failure};
 use crate::workspace::Workspace;
 
-/// Name, package and example of each long form.
-const FORMS: [(&str, &str, &str); 5] = [
+/// Name, package and example of each long form; a name may stand for several, which run one after the other.
+const FORMS: [(&str, &str, &str); 6] = [
     ("lock", "session-lock", "torture"),
     ("sim", "wg-supervisor", "sim"),
+    ("sim", "wg-cli", "sim_chats"),
     ("queue", "command-queue", "stress"),
     ("chaos", "wg-cli", "chaos"),
     ("attack", "wg-cli", "attack"),
 ];
 
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[&str]) -> Result<(), Failure> {
-    let exists = |package: &str, example: &str| {
-        workspace
-            .package(package)
-            .is_some_and(|package| package.has_target("example", example))
-    };
-    let Some((_, package, example)) = FORMS.iter().find(|(own, ..)| *own == name) else {
-        let names = FORMS.map(|(own, ..)| own).join(", ");
+    let forms: Vec<_> = FORMS.iter().filter(|(own, ..)| *own == name).collect();
+    if forms.is_empty() {
+        let mut names = FORMS.map(|(own, ..)| own).to_vec();
+        names.dedup();
         return Err(Failure::usage(format!(
-            "there is no stress form `{name}`; there are: {names}, repeat N"
+            "there is no stress form `{name}`; there are: {}, repeat N",
+            names.join(", ")
         )));
-    };
-    if !exists(package, example) {
+    }
+    for (_, package, example) in forms {
+        run_one(workspace, name, package, example, args)?;
+    }
+    Ok(())
+}
+
+fn run_one(
+    workspace: &Workspace,
+    name: &str,
+    package: &str,
+    example: &str,
+    args: &[&str],
+) -> Result<(), Failure> {
+    let exists = workspace
+        .package(package)
+        .is_some_and(|package| package.has_target("example", example));
+    if !exists {
         return Err(Failure::usage(format!(
             "the stress form `{name}` is not written yet: `{package}` has no example `{example}`"
         )));

@@ -62,6 +62,8 @@ pub enum Happened {
     HoldOffOver,
     /// A handler was started: a resume has been honoured.
     Started,
+    /// The wish that was just handed out could not be written down, so this former one stands.
+    WishNotKept(Wish),
 }
 
 /// What the daemon does about it, in this order.
@@ -293,6 +295,14 @@ impl Chat {
                 self.resume_asked = false;
                 Vec::new()
             }
+            Happened::WishNotKept(was) => {
+                self.wish = was;
+                if was != Wish::Run {
+                    self.resume_asked = false;
+                }
+                // What the wish would have ended, such as a hold-off, has ended: whoever waited is served.
+                self.start_if_needed(now)
+            }
         }
     }
 
@@ -438,6 +448,31 @@ mod tests {
         assert_eq!(chat.handle(Happened::Stop, start()), vec![Act::Stop]);
         assert!(chat.handle(Happened::Resume, start()).is_empty());
         assert_eq!(chat.wish(), Wish::Archived);
+    }
+
+    #[test]
+    fn a_wish_that_could_not_be_written_down_leaves_the_chat_as_needed_as_it_was() {
+        let now = start();
+        let mut chat = Chat::new(Wish::Run);
+        let unanswered = Happened::Looked { unanswered: true };
+        assert!(chat.handle(Happened::Release, now).is_empty());
+        assert!(chat.handle(unanswered, now).is_empty());
+        let asked = chat.handle(Happened::Archive, now);
+        assert_eq!(asked, vec![Act::PersistWish(Wish::Archived), Act::Stop]);
+        // The hold-off went with the wish, so nothing else would wake the chat.
+        assert_eq!(
+            chat.handle(Happened::WishNotKept(Wish::Run), now),
+            vec![Act::Start(StartReason::Message)]
+        );
+        assert_eq!(chat.wish(), Wish::Run);
+
+        let mut chat = Chat::new(Wish::Stopped);
+        assert!(!chat.handle(Happened::Resume, now).is_empty());
+        assert!(
+            chat.handle(Happened::WishNotKept(Wish::Stopped), now)
+                .is_empty()
+        );
+        assert_eq!(chat.need(now), Need::Not(WhyNot::Wish(Wish::Stopped)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 
 /// Whether the books are different after this.
-pub(super) fn matters(notice: &Notice) -> bool {
+pub(crate) fn matters(notice: &Notice) -> bool {
     match notice {
         Notice::Exited { .. }
         | Notice::Backoff { .. }

@@ -11,7 +11,7 @@
 //! [`Chat`] core (behind one mutex here), when it starts in the supervisor's machine (on the driver's thread), and what must outlive
 //! this process in `coordinator-state-N.json`.
 
-mod books;
+pub(crate) mod books;
 mod boot;
 mod events;
 mod explain;
@@ -27,7 +27,7 @@ mod run;
 pub mod start;
 pub mod stop;
 mod turns;
-mod wishes;
+pub(crate) mod wishes;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! is what people and the earlier tool read.
 
 use crate::chat::Wish;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask, Graph};
@@ -12,7 +12,7 @@ use crate::store::workspace::Workspace;
 
 /// The wish that is in force: the strongest that either file tells.
 #[must_use]
-pub(super) fn of(record: &ChatRecord, task: Option<&ChatTask>) -> Wish {
+pub(crate) fn of(record: &ChatRecord, task: Option<&ChatTask>) -> Wish {
     if record.purged_at.is_some() {
         Wish::Purged
     } else if record.archived_at.is_some() || task.is_some_and(|task| task.archived || !task.live) {
@@ -40,17 +40,22 @@ pub(super) fn record(
     ChatRecord::update(workspace, chat, |record| {
         record.wish_actor = Some(actor.to_owned());
         record.wish_reason = Some(why.to_owned());
-        match wish {
-            Wish::Run => {
-                record.stopped_at = None;
-                record.archived_at = None;
-                record.purged_at = None;
-            }
-            Wish::Stopped => record.stopped_at = Some(now),
-            Wish::Archived => record.archived_at = Some(now),
-            Wish::Purged => record.purged_at = Some(now),
-        }
+        write(record, wish, now);
     })
+}
+
+/// Sets a wish in a record that is about to be written.
+pub(crate) fn write(record: &mut ChatRecord, wish: Wish, now: Timestamp) {
+    match wish {
+        Wish::Run => {
+            record.stopped_at = None;
+            record.archived_at = None;
+            record.purged_at = None;
+        }
+        Wish::Stopped => record.stopped_at = Some(now),
+        Wish::Archived => record.archived_at = Some(now),
+        Wish::Purged => record.purged_at = Some(now),
+    }
 }
 
 /// Writes a wish to the state file, then to the graph.
