@@ -35,12 +35,23 @@ pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
         daemon.ensure_unit(*chat);
     }
     let adopted = adopt(daemon, &live);
-    end_leftovers(daemon, &live, &adopted);
+    end_leftovers(daemon, &adopted);
     if live.is_empty() {
         log::info!("No chat-loop tasks in graph — nothing to look after yet");
     }
     for chat in live.difference(&adopted) {
         first_look(daemon, *chat);
+    }
+    for chat in &adopted {
+        // A wish that the former daemon wrote down and had no time to carry out is carried out now. Looked at and sent under
+        // the lock, so that a resume that comes meanwhile is behind it in the driver's queue.
+        let chats = daemon.chats.lock();
+        if chats
+            .get(chat)
+            .is_some_and(|entry| entry.core.wish() != Wish::Run)
+        {
+            drop(daemon.driver().stop(unit_of(*chat)));
+        }
     }
     Ok(())
 }
@@ -180,7 +191,7 @@ fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>) -> BTreeSet<ChatId> {
 
 /// Ends what dead handlers left behind, before anything is judged: a lock that only our own leftovers hold is
 /// never contention.
-fn end_leftovers(daemon: &Daemon, live: &BTreeSet<ChatId>, adopted: &BTreeSet<ChatId>) {
+fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
     let all = match supervisor::tree::carriers(&daemon.marker(None)) {
         Ok((all, _)) => all,
         Err(e) => {
@@ -200,16 +211,16 @@ fn end_leftovers(daemon: &Daemon, live: &BTreeSet<ChatId>, adopted: &BTreeSet<Ch
             .and_then(|n| n.parse().ok());
         owners.extend(chat.map(ChatId));
     }
-    let _ = live;
     for chat in owners {
         if adopted.contains(&chat) {
             continue;
         }
+        let withdrawn = withdrawn_handler(daemon, chat);
         let ended = supervisor::tree::end(
             None,
             Some(&daemon.marker(Some(chat))),
             LEFTOVERS,
-            &mut |pid| daemon.is_exempt(pid),
+            &mut |pid| Some(pid) != withdrawn && daemon.is_exempt(pid),
         );
         match ended {
             Ok(report) => {
@@ -238,6 +249,22 @@ fn end_leftovers(daemon: &Daemon, live: &BTreeSet<ChatId>, adopted: &BTreeSet<Ch
     }
 }
 
+/// The handler that serves a chat although a person withdrew it: a purge or an archive whose daemon ended before the handler
+/// did is finished here. A holder of a lock is exempt otherwise.
+fn withdrawn_handler(daemon: &Daemon, chat: ChatId) -> Option<u32> {
+    let chats = daemon.chats.lock();
+    let wish = chats.get(&chat)?.core.wish();
+    drop(chats);
+    if wish == Wish::Run {
+        return None;
+    }
+    let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok()?;
+    let found = session_lock::inspect(&dir)
+        .ok()
+        .filter(session_lock::Inspection::is_held)?;
+    found.holder().map(|holder| holder.pid)
+}
+
 /// A held session is shown and watched from the start; an unanswered message starts its chat; everything else stays
 /// idle, with nothing spawned.
 fn first_look(daemon: &Daemon, chat: ChatId) {
@@ -250,7 +277,19 @@ fn first_look(daemon: &Daemon, chat: ChatId) {
     }
     let held = holder::live_holder(&dir).is_ok_and(|holder| holder.is_some());
     let needed = matches!(daemon.look(chat, &dir), Ok(Need::Because(_)));
-    if held || needed {
+    // The end of the former daemon stopped its machines, and the last of that may be what it wrote down.
+    let stopped = matches!(
+        daemon.machine_state(chat),
+        Some(supervisor::State::Stopped { .. })
+    );
+    let wanted = daemon
+        .chats
+        .lock()
+        .get(&chat)
+        .is_some_and(|entry| entry.core.wish() == Wish::Run);
+    if stopped && wanted {
+        daemon.driver().start(unit_of(chat));
+    } else if held || needed {
         daemon.driver().wake(unit_of(chat));
     }
 }

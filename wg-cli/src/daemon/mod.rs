@@ -101,6 +101,9 @@ pub(crate) struct Daemon {
     workspace: Workspace,
     config: RwLock<Arc<Config>>,
     chats: Mutex<BTreeMap<ChatId, Entry>>,
+    /// Held from the change of a wish in its core until that wish is on the disk, by whoever carries out a person's verb, so
+    /// that two verbs that meet (a purge has a lane of its own) leave both telling the same.
+    wishing: Mutex<()>,
     driver: OnceLock<Handle>,
     watch: OnceLock<InboxWatch>,
     queue: CommandQueue,
@@ -181,32 +184,51 @@ impl Daemon {
 
     /// Takes what happened around a chat and does what follows.
     fn act(&self, chat: ChatId, happened: Happened) {
-        self.act_for(chat, happened, "daemon", "");
-    }
-
-    /// As [`Daemon::act`], for somebody, with what is written down as the reason.
-    fn act_for(&self, chat: ChatId, happened: Happened, actor: &str, why: &str) {
-        let acts = {
-            let mut chats = self.chats.lock();
-            let Some(entry) = chats.get_mut(&chat) else {
-                return;
-            };
-            entry.core.handle(happened, clock::steady())
-        };
-        for act in acts {
-            self.carry_out(chat, act, actor, why);
+        for act in self.told(chat, happened) {
+            self.carry_out(chat, act);
         }
     }
 
-    fn carry_out(&self, chat: ChatId, act: Act, actor: &str, why: &str) {
+    /// As [`Daemon::act`], for a person's verb: the wish is on the disk before anything else is done about it.
+    ///
+    /// # Errors
+    ///
+    /// The wish could not be written down. The former one stands then, and nothing was started or ended.
+    fn act_for(
+        &self,
+        chat: ChatId,
+        happened: Happened,
+        actor: &str,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let _in_order = self.wishing.lock();
+        let was = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
+        for act in self.told(chat, happened) {
+            if let Act::PersistWish(wish) = act
+                && let Err(e) = wishes::persist(&self.workspace, chat, wish, actor, why)
+            {
+                if let Some(was) = was {
+                    self.act(chat, Happened::WishNotKept(was));
+                }
+                return Err(e);
+            }
+            self.carry_out(chat, act);
+        }
+        Ok(())
+    }
+
+    /// Tells the core of a chat what happened; returns what it wants done.
+    fn told(&self, chat: ChatId, happened: Happened) -> Vec<Act> {
+        match self.chats.lock().get_mut(&chat) {
+            Some(entry) => entry.core.handle(happened, clock::steady()),
+            None => Vec::new(),
+        }
+    }
+
+    /// Does what a core wants; a wish has been written down by now.
+    fn carry_out(&self, chat: ChatId, act: Act) {
         match act {
             Act::PersistWish(wish) => {
-                if let Err(e) = wishes::persist(&self.workspace, chat, wish, actor, why) {
-                    log::error!(
-                        "{chat}: the wish could not be written down: {}",
-                        Failure::from(e)
-                    );
-                }
                 self.refresh_task(chat);
                 if wish == Wish::Run {
                     self.ensure_unit(chat);
@@ -360,7 +382,9 @@ impl Daemon {
             }
         };
         self.events.notice(chat, notice, reason);
-        if matches!(notice, Notice::Idle) {
+        // Where starts are off that is no news, and whoever turns them on wakes every chat: to look again now would be to ask
+        // and be told without end.
+        if matches!(notice, Notice::Idle) && !self.starts_are_off() {
             // A message may have come between the handler's last look and its end.
             self.inbox_changed(chat);
         }
@@ -393,7 +417,11 @@ impl Daemon {
                     unanswered: !unanswered.is_empty(),
                 },
             ),
-            Err(e) => log::warn!("{chat}: {}", Failure::from(e)),
+            Err(e) => {
+                log::warn!("{chat}: {}", Failure::from(e));
+                // There may be a message in what cannot be read: the start that follows asks again until it can be.
+                self.act(chat, Happened::Looked { unanswered: true });
+            }
         }
     }
 

@@ -73,14 +73,22 @@ pub(super) fn purge(
     if options.dry_run {
         return Ok(report);
     }
-    retire(daemon, &chosen, &options.caller.actor)?;
+    let chosen = retire(daemon, chosen, &options.caller.actor, &mut report)?;
 
     let mut unproven = BTreeMap::new();
     let targets: Vec<ChatId> = chosen.iter().chain(&haunted).copied().collect();
     let mut stops: Vec<(ChatId, Completion)> = Vec::with_capacity(targets.len());
     for chat in &targets {
         take_in(daemon, *chat, options.force_unproven, &mut unproven);
-        stops.push((*chat, daemon.driver().stop(unit_of(*chat))));
+        // Looked at and sent under the lock: a restore that comes meanwhile is behind the stop in the driver's queue, and one
+        // that came before is left alone.
+        let chats = daemon.chats.lock();
+        if chats
+            .get(chat)
+            .is_some_and(|entry| entry.core.wish() != Wish::Run)
+        {
+            stops.push((*chat, daemon.driver().stop(unit_of(*chat))));
+        }
     }
     for (done, (chat, stop)) in stops.into_iter().enumerate() {
         match stop.wait(daemon.stop_grace() * 3 + QUERY) {
@@ -120,14 +128,44 @@ pub(super) fn purge(
     Ok(report)
 }
 
-/// Writes the sticky marks, then the graph in one go, then tells the cores.
-fn retire(daemon: &Daemon, chosen: &[ChatId], actor: &str) -> Result<(), Failure> {
+/// Marks each chat in its core and on the disk, then all of them in the graph; returns those that are marked. One that cannot
+/// be marked stays as it was and is an error of the report.
+fn retire(
+    daemon: &Daemon,
+    chosen: Vec<ChatId>,
+    actor: &str,
+    report: &mut PurgeReport,
+) -> Result<Vec<ChatId>, Failure> {
+    let mut marked = Vec::with_capacity(chosen.len());
     for chat in chosen {
-        wishes::record(&daemon.workspace, *chat, Wish::Purged, actor, "purged")?;
+        let _in_order = daemon.wishing.lock();
+        let was = daemon
+            .chats
+            .lock()
+            .get(&chat)
+            .map(|entry| entry.core.wish());
+        // The graph is written for all chats at once below, and the stop follows for all of them in parallel.
+        for act in daemon.told(chat, Happened::Purge) {
+            debug_assert!(matches!(act, Act::PersistWish(Wish::Purged) | Act::Stop));
+        }
+        match wishes::record(&daemon.workspace, chat, Wish::Purged, actor, "purged") {
+            Ok(_) => marked.push(chat),
+            Err(e) => {
+                if let Some(was) = was {
+                    daemon.act(chat, Happened::WishNotKept(was));
+                }
+                report.purged.retain(|name| name.chat_id != chat.0);
+                report.errors.push(PurgeError {
+                    chat_id: chat.0,
+                    pid: None,
+                    error: format!("it could not be marked as purged: {}", Failure::from(e)),
+                });
+            }
+        }
     }
-    if !chosen.is_empty() {
+    if !marked.is_empty() {
         Graph::edit(&daemon.workspace, |graph| {
-            for chat in chosen {
+            for chat in &marked {
                 graph.archive(*chat, actor, "purged")?;
             }
             Ok(())
@@ -136,16 +174,7 @@ fn retire(daemon: &Daemon, chosen: &[ChatId], actor: &str) -> Result<(), Failure
     for task in Graph::load(&daemon.workspace)?.graph.chats() {
         daemon.admit(task);
     }
-    let mut cores = daemon.chats.lock();
-    for chat in chosen {
-        if let Some(entry) = cores.get_mut(chat) {
-            // Written already, for all chats at once; the stop follows for all of them in parallel.
-            for act in entry.core.handle(Happened::Purge, clock::steady()) {
-                debug_assert!(matches!(act, Act::PersistWish(Wish::Purged) | Act::Stop));
-            }
-        }
-    }
-    Ok(())
+    Ok(marked)
 }
 
 /// Lets the driver have a live holder that is proven ours and that it does not have yet, so that the ladder can end it.

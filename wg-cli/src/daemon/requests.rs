@@ -235,7 +235,7 @@ impl Daemon {
                 daemon.resume(chat, actor)
             }),
             Request::RestoreChat(one) => self.command(&one, answer, |daemon, chat, actor| {
-                Ok(daemon.restore(chat, actor))
+                daemon.restore(chat, actor)
             }),
             Request::InterruptChat(OneChat { chat_id, .. }) => {
                 answer.send(&reply(self.interrupt(ChatId(chat_id))));
@@ -399,7 +399,8 @@ impl Daemon {
         why: &str,
     ) -> Result<ChatChange, Failure> {
         let before = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
-        self.act_for(chat, happened, actor, why);
+        self.act_for(chat, happened, actor, why)
+            .map_err(|e| unwritten(chat, e))?;
         let down = self
             .driver()
             .stop(unit_of(chat))
@@ -460,7 +461,8 @@ impl Daemon {
             self.machine_state(chat),
             Some(supervisor::State::Parked { .. })
         );
-        self.act_for(chat, Happened::Resume, actor, "resumed by a person");
+        self.act_for(chat, Happened::Resume, actor, "resumed by a person")
+            .map_err(|e| unwritten(chat, e))?;
         Ok(self.change(
             chat,
             before == Some(Wish::Stopped) || parked,
@@ -469,9 +471,10 @@ impl Daemon {
         ))
     }
 
-    fn restore(&self, chat: ChatId, actor: &str) -> ChatChange {
+    fn restore(&self, chat: ChatId, actor: &str) -> Result<ChatChange, Failure> {
         let before = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
-        self.act_for(chat, Happened::Restore, actor, "restored by a person");
+        self.act_for(chat, Happened::Restore, actor, "restored by a person")
+            .map_err(|e| unwritten(chat, e))?;
         let changed = before != Some(Wish::Run);
         if changed {
             self.event(
@@ -485,7 +488,7 @@ impl Daemon {
         } else {
             format!("{chat} was not retired")
         };
-        self.change(chat, changed, 0, text)
+        Ok(self.change(chat, changed, 0, text))
     }
 
     fn interrupt(&self, chat: ChatId) -> Result<ChatChange, Failure> {
@@ -610,6 +613,15 @@ impl Daemon {
             state
         }
     }
+}
+
+/// A wish that is not on the disk does not hold, and whoever asked is told so.
+fn unwritten(chat: ChatId, error: crate::store::StoreError) -> Failure {
+    Failure::new(
+        ExitCode::System,
+        format!("{chat} stays as it was: the wish could not be written down"),
+    )
+    .caused_by(error)
 }
 
 fn reply<T: Serialize>(outcome: Result<T, Failure>) -> Reply {
