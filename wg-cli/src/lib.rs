@@ -13,9 +13,9 @@ pub mod ipc;
 pub mod names;
 pub mod notices;
 pub mod ops;
+pub mod patience;
 pub mod presence;
 pub mod process_signal;
-pub mod reply;
 pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;

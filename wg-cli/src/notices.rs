@@ -7,7 +7,7 @@ use serde_json::json;
 use supervisor::{Account, Holder, Moment, Notice, ParkReason, SpawnFailure, UnparkedBy};
 
 use crate::clock::{self, Timestamp};
-use crate::names::EventKind;
+use crate::names::{ChatState, EventKind};
 use crate::store::events::EventLine;
 
 /// How much a person wants to hear of a notice.
@@ -32,6 +32,28 @@ pub fn level(notice: &Notice) -> Level {
         | Notice::Finished => Level::Info,
         Notice::Idle | Notice::NotNow { .. } | Notice::Stopped => Level::Debug,
     }
+}
+
+/// The state that a chat is in after a notice; `None` where the notice changes none.
+#[must_use]
+pub fn state_after(notice: &Notice) -> Option<ChatState> {
+    Some(match notice {
+        Notice::Spawned { .. } => ChatState::Running,
+        Notice::Adopted { .. } => ChatState::Adopted,
+        Notice::Backoff { .. } | Notice::NotNow { .. } => ChatState::Backoff,
+        Notice::Degraded { .. } => ChatState::Degraded,
+        Notice::Held { .. } | Notice::Contended { .. } => ChatState::Held,
+        Notice::Parked { .. } => ChatState::Parked,
+        Notice::Idle => ChatState::Idle,
+        Notice::Stopping { .. } => ChatState::Stopping,
+        Notice::Stopped | Notice::Finished => ChatState::Stopped,
+        Notice::SpawnFailed { .. }
+        | Notice::Exited { .. }
+        | Notice::BudgetWarning { .. }
+        | Notice::HolderGone { .. }
+        | Notice::Unparked { .. }
+        | Notice::WokenEarly { .. } => return None,
+    })
 }
 
 /// The event that a notice is written as; `None` for those that another event tells better.

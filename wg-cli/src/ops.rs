@@ -13,7 +13,7 @@ use crate::daemon::local;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::protocol::{NewChatRequest, OneChat};
-use crate::ipc::{Client, ConnectError, Request};
+use crate::ipc::{CallError, Client, ConnectError, Request};
 use crate::names::ChatState;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
@@ -438,11 +438,8 @@ pub fn purge(
 ///
 /// The graph cannot be read, or the daemon does not answer.
 pub fn list_chats(workspace: &Workspace, all: bool) -> Result<Vec<ChatRow>, Failure> {
-    let mut rows: Vec<ChatRow> = match daemon(workspace)? {
-        Some(mut client) => {
-            let mut reply = client.call(&Request::ListChats)?;
-            from_value(reply.remove("chats").unwrap_or_default())?
-        }
+    let mut rows: Vec<ChatRow> = match read(workspace, &Request::ListChats)? {
+        Some(mut reply) => from_value(reply.remove("chats").unwrap_or_default())?,
         None => local::list_chats(workspace)?,
     };
     if !all {
@@ -457,8 +454,8 @@ pub fn list_chats(workspace: &Workspace, all: bool) -> Result<Vec<ChatRow>, Fail
 ///
 /// The daemon is there and does not answer, or the files cannot be read.
 pub fn service_status(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
-    match daemon(workspace)? {
-        Some(mut client) => typed(client.call(&Request::Status)?),
+    match read(workspace, &Request::Status)? {
+        Some(reply) => typed(reply),
         None => Ok(ServiceStatus {
             status: "not_running".to_owned(),
             pid: None,
@@ -522,6 +519,28 @@ fn change(
     }
 }
 
+/// Asks the daemon something that changes nothing; `None` without one.
+///
+/// A daemon that was killed a moment ago still has its socket for an instant, and a question to it breaks. It is asked
+/// once more, which either finds its successor or nobody.
+fn read(workspace: &Workspace, request: &Request) -> Result<Option<Map<String, Value>>, Failure> {
+    let mut again = true;
+    loop {
+        let Some(mut client) = daemon(workspace)? else {
+            return Ok(None);
+        };
+        match client.call(request) {
+            Ok(reply) => return Ok(Some(reply)),
+            Err(CallError::Broken(error))
+                if again && error.kind() != std::io::ErrorKind::TimedOut =>
+            {
+                again = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// The daemon, if one runs.
 fn daemon(workspace: &Workspace) -> Result<Option<Client>, Failure> {
     match Client::connect(workspace) {
@@ -555,11 +574,12 @@ pub fn explain_one(
     workspace: &Workspace,
     chat: ChatId,
 ) -> Result<crate::why::Explanation, Failure> {
-    match daemon(workspace)? {
-        Some(mut client) => typed(client.call(&Request::Explain(OneChat {
-            chat_id: chat.0,
-            actor: None,
-        }))?),
+    let request = Request::Explain(OneChat {
+        chat_id: chat.0,
+        actor: None,
+    });
+    match read(workspace, &request)? {
+        Some(reply) => typed(reply),
         None => local::explain(workspace, chat),
     }
 }

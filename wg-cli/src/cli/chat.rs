@@ -20,7 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{self, Caller, ChatChange, ChatRow, SendOptions};
-use crate::reply::Patience;
+use crate::patience::Patience;
 use crate::report::{Paint, Report};
 use crate::store::graph::ChatId;
 use crate::store::messages::Durability;

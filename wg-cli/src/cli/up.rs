@@ -12,7 +12,7 @@ use crate::ipc::Client;
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{self, ChatRow};
-use crate::reply::Patience;
+use crate::patience::Patience;
 use crate::store::graph::ChatId;
 use crate::store::workspace::{Surroundings, Workspace};
 

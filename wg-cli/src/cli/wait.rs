@@ -16,7 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::{ChatState, EventKind};
 use crate::ops;
-use crate::reply::Patience;
+use crate::patience::Patience;
 use crate::report::one_line;
 use crate::store::StoreError;
 use crate::store::graph::ChatId;

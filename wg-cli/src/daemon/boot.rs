@@ -15,6 +15,7 @@ use crate::names::EventKind;
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::events::EventLine;
+use crate::store::files;
 use crate::store::graph::{ChatId, Graph};
 use crate::store::rename::Dry;
 use crate::store::resolve::{self, Make};
@@ -29,6 +30,7 @@ const LEFTOVERS: Duration = Duration::from_secs(10);
 ///
 /// The graph cannot be read or migrated; an unreadable graph never reads as "no chats".
 pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    sweep_temporaries(daemon);
     migrate(daemon)?;
     let live = enroll(daemon)?;
     for chat in &live {
@@ -65,6 +67,20 @@ pub(super) fn take_over(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     }
     adopt(daemon, &live);
     Ok(())
+}
+
+/// Removes the temporary files of writers that were killed.
+fn sweep_temporaries(daemon: &Daemon) {
+    for dir in [
+        daemon.workspace.root().to_owned(),
+        daemon.workspace.service_dir(),
+    ] {
+        match files::sweep_temporaries(&dir) {
+            Ok(0) => {}
+            Ok(count) => log::info!("removed {count} temporary files of writers that were killed"),
+            Err(e) => log::warn!("{}", Failure::from(e)),
+        }
+    }
 }
 
 /// Gives legacy ids their present form, once, with one line of the log.

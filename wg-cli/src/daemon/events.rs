@@ -131,7 +131,10 @@ impl Events {
         if !matches!(notice, Notice::Spawned { .. }) {
             log::log!(notices::level(notice), "Coordinator-{n}: {}", event.text);
         }
-        self.write(event);
+        self.write(EventLine {
+            state: notices::state_after(notice),
+            ..event
+        });
     }
 }
 

@@ -49,7 +49,7 @@ pub fn create_chat(
         ));
     }
     if let Some(name) = &wanted.name {
-        check_name(name)?;
+        resolve::check_name(name)?;
     }
     let config = Config::load(workspace)?;
     if let Some(agent) = &wanted.executor {
@@ -83,16 +83,6 @@ pub fn create_chat(
             ChatState::Dormant
         },
     })
-}
-
-fn check_name(name: &str) -> Result<(), Failure> {
-    if name.trim().is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            "a chat's name has 1 to 200 bytes and no control characters",
-        ));
-    }
-    Ok(())
 }
 
 /// Appends a message on the files.

@@ -8,6 +8,7 @@ use crate::clock::{self, Timestamp};
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask, Graph};
+use crate::store::resolve;
 use crate::store::workspace::Workspace;
 
 /// The wish that is in force: the strongest that either file tells.
@@ -76,6 +77,10 @@ pub(super) fn persist(
         Wish::Archived | Wish::Purged => {
             Graph::edit(workspace, |graph| graph.archive(chat, actor, why)).map(drop)
         }
-        Wish::Run => Graph::edit(workspace, |graph| graph.restore(chat, actor, why)).map(drop),
+        Wish::Run => {
+            Graph::edit(workspace, |graph| graph.restore(chat, actor, why))?;
+            // The earlier tool moves a session away when it archives; without this it would begin a second history.
+            resolve::unarchive_session(workspace, chat).map(drop)
+        }
     }
 }
