@@ -91,7 +91,6 @@ fn a_verb_that_is_not_built_is_refused_by_name_and_says_what_to_use() {
     for verb in [
         &["top"][..],
         &["man"],
-        &["run", "--", "true"],
         &["lock", "status", "."],
         &["service", "install"],
     ] {

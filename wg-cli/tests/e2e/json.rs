@@ -124,7 +124,7 @@ fn a_long_title_is_cut_where_the_table_would_be_too_wide() {
             "chat",
             "new",
             "--name",
-            &"a very long name ".repeat(10),
+            "a very long name ".repeat(10).trim_end(),
             "--agent",
             "echo",
         ])
