@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
@@ -13,7 +13,7 @@ use super::UnitId;
 use super::handle::{Adopted, Control, Down, Shutdown, UnitReport};
 use super::host::{Host, Prepared};
 use super::unit::{Run, Stage, Unit, Watch};
-use crate::tree::{self, Report};
+use crate::tree::{self, Report, Table};
 use crate::{
     Action, Epoch, Event, Generation, Holder, Machine, Moment, SpawnFailure, StartReason, State,
     clock,
@@ -35,6 +35,10 @@ pub(super) struct Core<H> {
     pending: VecDeque<(UnitId, Event)>,
     /// Units whose process tree is to be looked at in the next pass.
     pub(super) passes: BTreeSet<UnitId>,
+    /// Processes that were started here and are not reaped yet.
+    pub(super) leaders: HashSet<u32>,
+    /// Whether the kernel can tell the children of a process.
+    pub(super) near: bool,
     closing: Option<Closing>,
 }
 
@@ -90,6 +94,8 @@ impl<H: Host> Core<H> {
             starts: VecDeque::new(),
             pending: VecDeque::new(),
             passes: BTreeSet::new(),
+            leaders: HashSet::new(),
+            near: Table::can_read_near(),
             closing: None,
         })
     }
@@ -514,6 +520,7 @@ impl<H: Host> Core<H> {
                 );
             }
         };
+        self.leaders.insert(pid);
         let marker = self.host.marker(unit);
         let run = Run {
             pid,

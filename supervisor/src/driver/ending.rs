@@ -213,45 +213,65 @@ impl<H: Host> Core<H> {
         }
     }
 
-    /// Looks at all processes once, for all units whose turn it is.
+    /// Looks at the processes once, for all units whose turn it is. Where nobody was
+    /// found any more after a stop, the last word is had from a look at all of them.
     pub(super) fn make_passes(&mut self) {
-        if self.passes.is_empty() {
-            return;
-        }
         let due = std::mem::take(&mut self.passes);
+        let (all, near): (Vec<UnitId>, Vec<UnitId>) = due
+            .into_iter()
+            .partition(|unit| !self.near || self.needs_all(*unit));
+        self.pass_together(&near, false);
+        self.pass_together(&all, true);
+    }
+
+    fn needs_all(&self, unit: UnitId) -> bool {
+        let run = self.units.get(&unit).and_then(|entry| entry.run.as_ref());
+        run.is_some_and(|run| {
+            let verifying = run.sweep.as_ref().is_some_and(Sweep::is_verifying);
+            // What was adopted may have been started below somebody else's reaper.
+            run.child.is_none() || (run.stop_asked && verifying)
+        })
+    }
+
+    fn pass_together(&mut self, due: &[UnitId], all: bool) {
         let sweeps: Vec<&Sweep> = due
             .iter()
             .filter_map(|unit| self.units.get(unit)?.run.as_ref()?.sweep.as_ref())
             .collect();
-        let names: Vec<String> = sweeps
+        if sweeps.is_empty() {
+            return;
+        }
+        let markers = sweeps
             .iter()
-            .filter_map(|sweep| {
-                sweep
-                    .target()
-                    .marker
-                    .as_ref()
-                    .map(|marker| marker.name.clone())
-            })
-            .collect();
+            .filter_map(|sweep| sweep.target().marker.as_ref());
+        let mut names: Vec<String> = markers.map(|marker| marker.name.clone()).collect();
+        names.sort();
+        names.dedup();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let floor = sweeps
             .iter()
             .map(|sweep| sweep.target().floor)
             .min()
             .unwrap_or(0);
-        let table = match Table::read(&names, floor) {
-            Ok(table) => table,
+        let table = if all {
+            Table::read(&names, floor)
+        } else {
+            let roots: Vec<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
+            Table::read_near(&names, floor, &roots, &self.leaders)
+        };
+        match table {
+            Ok(table) => {
+                for unit in due {
+                    self.pass(*unit, &table);
+                }
+            }
             Err(error) => {
                 log::warn!("failed to list the processes, trying again: {error}");
                 let again = clock::now() + LOOK_AGAIN;
                 for unit in due {
-                    self.set_run_timer(unit, Some(again));
+                    self.set_run_timer(*unit, Some(again));
                 }
-                return;
             }
-        };
-        for unit in due {
-            self.pass(unit, &table);
         }
     }
 
@@ -276,6 +296,10 @@ impl<H: Host> Core<H> {
             .ladder
             .get_or_insert_with(|| host.ladder(unit))
             .final_grace;
+        if run.stop_asked {
+            // One empty look nearby, then two at everything.
+            sweep.need_more(1);
+        }
         let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
         let (orders, next) = sweep.pass(table, &mut |pid| host.is_exempt(pid));
         // Nobody is given up on before he was killed once, or he would stay frozen.
@@ -381,6 +405,7 @@ impl<H: Host> Core<H> {
             return;
         };
         let waiting = std::mem::take(&mut entry.waiting);
+        self.leaders.remove(&run.pid);
         for (token, descriptor) in std::mem::take(&mut run.dying) {
             self.unregister(token, &descriptor);
         }

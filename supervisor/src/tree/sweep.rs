@@ -66,6 +66,8 @@ pub(crate) struct Sweep {
     killed: HashMap<u32, Process>,
     frozen: HashSet<(u32, u64)>,
     unreadable: u32,
+    /// So many passes in a row must find nobody.
+    needed: u32,
 }
 
 /// A tree that still grows while it is being frozen is killed unfrozen.
@@ -83,11 +85,28 @@ impl Sweep {
             killed: HashMap::new(),
             frozen: HashSet::new(),
             unreadable: 0,
+            needed: EMPTY_PASSES,
         }
     }
 
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Asks for this many empty passes more than usual.
+    pub(crate) fn need_more(&mut self, passes: u32) {
+        self.needed = EMPTY_PASSES + passes;
+    }
+
+    /// Returns true if the last pass found nobody.
+    pub(crate) fn is_verifying(&self) -> bool {
+        matches!(self.stage, Stage::Verify { .. })
+    }
+
+    /// Returns whom a pass must look at besides where it looks anyway.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = u32> {
+        let leader = self.target.leader.map(|(pid, _)| pid);
+        leader.into_iter().chain(self.known.keys().copied())
     }
 
     /// Returns true once something was ordered to be killed.
@@ -131,7 +150,7 @@ impl Sweep {
                 Stage::Freeze { .. } | Stage::Kill => 1,
             };
             self.stage = Stage::Verify { empty };
-            let next = if empty >= EMPTY_PASSES {
+            let next = if empty >= self.needed {
                 Next::Done
             } else {
                 Next::Again

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
 
 use super::{Marker, Process};
 
@@ -49,37 +48,100 @@ impl Table {
     /// Reads all processes, and of those that started at `floor` or later the
     /// environment variables with these names.
     pub(crate) fn read(names: &[&str], floor: u64) -> io::Result<Self> {
-        let names: BTreeSet<&str> = names.iter().copied().collect();
-        let own = fs::metadata("/proc/self")
-            .map(|meta| owner(&meta))
-            .unwrap_or_default();
-        let mut buffer = Vec::new();
+        let mut look = Look::new(names, floor);
         let mut entries = Vec::new();
         for item in fs::read_dir("/proc")? {
             let item = item?;
-            let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // A process that ends between the listing and the look is no loss:
-            // it is no longer there to be ended.
-            let Some(mut entry) = read_entry(pid, &mut buffer) else {
-                continue;
-            };
-            if !names.is_empty() && entry.alive && entry.start >= floor {
-                match read_into(
-                    &Path::new("/proc").join(pid.to_string()).join("environ"),
-                    &mut buffer,
-                ) {
-                    Ok(()) => entry.carried = carried(&buffer, &names),
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        entry.unreadable = real_user(pid, &mut buffer) == Some(own);
-                    }
-                    Err(_) => {}
-                }
+            if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok()) {
+                // A process that ends between the listing and the look is no loss:
+                // it is no longer there to be ended.
+                entries.extend(look.at(pid));
             }
-            entries.push(entry);
         }
         Ok(Self::from_entries(entries))
+    }
+
+    /// Reads only where descendants of a process can be: below these `roots`, and
+    /// below those children of this process's ancestors that started at `floor` or
+    /// later. `own` are children of this process that are not to be looked at.
+    ///
+    /// When a process ends, the kernel hands its children to its nearest ancestor
+    /// that is a subreaper, else to the first process (see `PR_SET_CHILD_SUBREAPER`
+    /// in prctl(2)). What a child of ours leaves behind is therefore found among
+    /// the children of our ancestors, of the first process, or of ourselves, and
+    /// whatever is below those. That is a few hundred processes where a computer
+    /// runs thousands.
+    pub(crate) fn read_near(
+        names: &[&str],
+        floor: u64,
+        roots: &[u32],
+        own: &HashSet<u32>,
+    ) -> io::Result<Self> {
+        let mut look = Look::new(names, floor);
+        let mut line = Vec::new();
+        let mut at = std::process::id();
+        while let Some(entry) = look.stat(at) {
+            let parent = entry.parent;
+            line.push(entry);
+            if parent == 0 || line.iter().any(|entry| entry.pid == parent) {
+                break;
+            }
+            at = parent;
+        }
+        let mut seen: HashSet<u32> = line.iter().map(|entry| entry.pid).collect();
+        let mut reapers: Vec<u32> = seen.iter().copied().collect();
+        if seen.insert(1) {
+            // In a container the line may end outside of it.
+            reapers.push(1);
+        }
+        seen.extend(own.iter().filter(|pid| !roots.contains(pid)));
+        let mut entries = line;
+        let mut queue = Vec::new();
+        for root in roots {
+            if seen.insert(*root)
+                && let Some(entry) = look.at(*root)
+            {
+                entries.push(entry);
+                queue.push(*root);
+            }
+        }
+        let mut children = Vec::new();
+        for reaper in reapers {
+            look.children(reaper, &mut children)?;
+            for child in children.drain(..) {
+                if seen.contains(&child) {
+                    continue;
+                }
+                let young = look.at(child).filter(|entry| entry.start >= floor);
+                if let Some(entry) = young {
+                    seen.insert(child);
+                    entries.push(entry);
+                    queue.push(child);
+                }
+            }
+        }
+        while let Some(parent) = queue.pop() {
+            // One that ended meanwhile has handed its children on; the next pass
+            // finds them there.
+            if look.children(parent, &mut children).is_err() {
+                continue;
+            }
+            for child in children.drain(..) {
+                if seen.insert(child)
+                    && let Some(entry) = look.at(child)
+                {
+                    entries.push(entry);
+                    queue.push(child);
+                }
+            }
+        }
+        Ok(Self::from_entries(entries))
+    }
+
+    /// Returns true if the kernel lists the children of a thread, which
+    /// [`read_near`](Self::read_near) needs (`CONFIG_PROC_CHILDREN`).
+    pub(crate) fn can_read_near() -> bool {
+        fs::metadata("/proc/thread-self/children").is_ok()
     }
 
     pub(crate) fn from_entries(list: impl IntoIterator<Item = Entry>) -> Self {
@@ -179,6 +241,69 @@ impl Table {
     }
 }
 
+/// Reads processes one by one.
+struct Look<'a> {
+    names: BTreeSet<&'a str>,
+    floor: u64,
+    own: u32,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Look<'a> {
+    fn new(names: &[&'a str], floor: u64) -> Self {
+        let own = fs::metadata("/proc/self");
+        Self {
+            names: names.iter().copied().collect(),
+            floor,
+            own: own.map(|meta| owner(&meta)).unwrap_or_default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    fn stat(&mut self, pid: u32) -> Option<Entry> {
+        read_entry(pid, &mut self.buffer)
+    }
+
+    /// Reads a process, and what was asked for of its environment if it is young.
+    fn at(&mut self, pid: u32) -> Option<Entry> {
+        let mut entry = self.stat(pid)?;
+        if self.names.is_empty() || !entry.alive || entry.start < self.floor {
+            return Some(entry);
+        }
+        match read_into(&format!("/proc/{pid}/environ"), &mut self.buffer) {
+            Ok(()) => entry.carried = carried(&self.buffer, &self.names),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                entry.unreadable = real_user(pid, &mut self.buffer) == Some(self.own);
+            }
+            // It has ended meanwhile.
+            Err(_) => {}
+        }
+        Some(entry)
+    }
+
+    /// Lists the children of all threads of a process.
+    fn children(&mut self, pid: u32, children: &mut Vec<u32>) -> io::Result<()> {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?.file_name();
+            let Some(task) = task.to_str() else { continue };
+            match read_into(
+                &format!("/proc/{pid}/task/{task}/children"),
+                &mut self.buffer,
+            ) {
+                Ok(()) => {
+                    let text = String::from_utf8_lossy(&self.buffer);
+                    let pids = text.split_ascii_whitespace();
+                    children.extend(pids.filter_map(|pid| pid.parse::<u32>().ok()));
+                }
+                // A thread ends and its children move to another one; the second
+                // pass sees them there.
+                Err(error) => log::debug!("failed to list the children of {pid}: {error}"),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Returns when `pid` started, in clock ticks since boot: field 22 of
 /// `/proc/<pid>/stat`, see proc(5). `None` if there is no such process.
 #[must_use]
@@ -194,11 +319,7 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
 }
 
 pub(crate) fn read_entry(pid: u32, buffer: &mut Vec<u8>) -> Option<Entry> {
-    read_into(
-        &Path::new("/proc").join(pid.to_string()).join("stat"),
-        buffer,
-    )
-    .ok()?;
+    read_into(&format!("/proc/{pid}/stat"), buffer).ok()?;
     parse_stat(pid, buffer)
 }
 
@@ -240,7 +361,7 @@ fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
         .collect()
 }
 
-fn read_into(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
+fn read_into(path: &str, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     fs::File::open(path)?.read_to_end(buffer)?;
     Ok(())
@@ -254,11 +375,7 @@ fn owner(meta: &fs::Metadata) -> u32 {
 /// The directory of a process that may not be looked into belongs to root, so its
 /// user has to be taken from `status`.
 fn real_user(pid: u32, buffer: &mut Vec<u8>) -> Option<u32> {
-    read_into(
-        &Path::new("/proc").join(pid.to_string()).join("status"),
-        buffer,
-    )
-    .ok()?;
+    read_into(&format!("/proc/{pid}/status"), buffer).ok()?;
     let text = String::from_utf8_lossy(buffer);
     let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()

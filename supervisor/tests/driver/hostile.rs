@@ -44,7 +44,7 @@ fn fifty_forks_are_gone_with_their_parent() {
 
 #[test]
 fn a_child_that_made_a_session_of_its_own_is_found() {
-    let bench = ready("setsid sh -c ': >$READY; sleep 1000 & wait' & wait");
+    let bench = ready("setsid sh -c 'sleep 1000 & : >$READY; wait' & wait");
     stops_without_a_trace(&bench, 2);
 }
 
