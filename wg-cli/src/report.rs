@@ -212,6 +212,13 @@ impl Report {
         }
     }
 
+    /// Shows on stderr what belongs to an error that follows, over as many lines as it has.
+    pub fn aside(&self, text: &str) {
+        if !self.voice.quiet {
+            self.write_err(&format!("{}\n", tame(text.trim_matches('\n'))));
+        }
+    }
+
     /// Draws a bar on a terminal's stderr; elsewhere nothing.
     pub fn progress(&self, what: &str, done: usize, total: usize) {
         const CELLS: usize = 30;

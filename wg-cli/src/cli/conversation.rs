@@ -9,7 +9,6 @@ use super::context::Context;
 use super::wait::{self, ReplyWatch};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
-use crate::names::ChatState;
 use crate::ops::{self, SendOptions};
 use crate::patience::Patience;
 use crate::presence::Presence;
@@ -44,13 +43,13 @@ pub(super) fn ask(
         user: None,
     };
     let mut watch = ReplyWatch::begin(cx, workspace, chat)?;
-    // Somebody waits here: that keeps a handler from leaving as idle between two messages.
-    let presence = Presence::announce(workspace, chat, "a waiting message")?;
     let sent = ops::send(workspace, chat, text, options)?;
     wait::refuse_to_wait_for_nothing(workspace, chat, sent.state)?;
     if let Some(note) = &sent.note {
         cx.report.note(note);
     }
+    // Somebody waits here: that keeps a handler from leaving as idle between two messages.
+    let presence = Presence::announce(workspace, chat, "a waiting message")?;
     let mut screen = Stream::new(cx);
     let reply = watch.reply(sent.inbox_id, patience, &mut screen)?;
     drop(presence);
@@ -65,34 +64,44 @@ pub(super) fn ask(
             reply: fields(&reply)?,
         };
         cx.report.answer(&exchange, String::new)?;
-    } else if failed {
-        screen.end_line()?;
-    } else {
+    } else if !failed {
         screen.finish(&reply.content)?;
+    } else {
+        screen.end_line()?;
+        if let Some((_, details)) = reply.content.split_once('\n') {
+            cx.report.aside(details);
+        }
     }
     if failed {
-        return Err(Failure::new(
-            code_of_failed_turn(workspace, chat),
-            format!("{chat}: {}", reply.content.trim_end()),
-        )
-        .with_cure(format!("wg why {chat}; wg chat retry {chat}")));
+        Err(failed_turn(chat, &reply, watch.is_parked_by(&reply)?))
+    } else {
+        Ok(ExitCode::Ok)
     }
-    Ok(ExitCode::Ok)
 }
 
-/// What a failed turn means for a script: the agent's settings are wrong, it is down, or this one message failed.
-fn code_of_failed_turn(workspace: &Workspace, chat: ChatId) -> ExitCode {
-    let Ok(rows) = ops::list_chats(workspace, true) else {
-        return ExitCode::Failed;
+/// The first line of a reply that is none, as the sentence of this verb, and the code that tells a script what kind of failure it was.
+fn failed_turn(chat: ChatId, reply: &Message, parked: bool) -> Failure {
+    let first = reply
+        .content
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.');
+    let code = if parked {
+        ExitCode::Config
+    } else {
+        ExitCode::Failed
     };
-    match rows
-        .iter()
-        .find(|row| row.chat_id == chat.0)
-        .map(|row| row.state)
-    {
-        Some(ChatState::Parked) => ExitCode::Config,
-        _ => ExitCode::Failed,
-    }
+    let retry = reply
+        .in_reply_to
+        .map(|id| format!(" {id}"))
+        .unwrap_or_default();
+    let cure = if parked {
+        format!("wg why {chat}")
+    } else {
+        format!("wg chat retry {chat}{retry}")
+    };
+    Failure::new(code, format!("{chat}: {first}")).with_cure(cure)
 }
 
 /// A message as it stands in its file.

@@ -28,6 +28,9 @@ use crate::store::workspace::Workspace;
 /// How soon a service that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the service may take to judge the end of a handler before the verb leaves without knowing.
+const JUDGED_WITHIN: Duration = Duration::from_secs(5);
+
 /// A watch on a chat. It is made before the message is sent, so that nothing which follows from the message is missed.
 #[derive(Debug)]
 pub(super) struct ReplyWatch<'a> {
@@ -100,6 +103,41 @@ impl<'a> ReplyWatch<'a> {
         }
     }
 
+    /// Whether the turn of this failed reply also parked the chat.
+    ///
+    /// The handler writes the reply, leaves, and the service judges its ending: that comes within milliseconds, and only after endings
+    /// that speak of the agent's settings.
+    pub(super) fn is_parked_by(&mut self, reply: &Message) -> Outcome<bool> {
+        let exit = reply
+            .turn
+            .as_ref()
+            .and_then(|turn| turn.exit.as_deref())
+            .unwrap_or_default();
+        if !may_park(exit) {
+            return Ok(false);
+        }
+        let deadline = clock::steady() + JUDGED_WITHIN;
+        loop {
+            for line in self.new_events()? {
+                let parked =
+                    event_of(&line, self.chat).is_some_and(|(kind, _)| kind == EventKind::Parked);
+                if parked {
+                    return Ok(true);
+                }
+            }
+            let also: Vec<_> = self.service.fd().into_iter().collect();
+            match self
+                .session
+                .wait(Some(deadline), &also)
+                .map_err(input::broken_wait)?
+            {
+                Woke::Ready(_) => self.service.drain(),
+                Woke::Changed => {}
+                Woke::Deadline => return Ok(false),
+            }
+        }
+    }
+
     fn wait(&mut self, deadline: Option<Instant>) -> Outcome<()> {
         let ask_again = self.unsure.then(|| clock::steady() + ASK_AGAIN);
         let until = deadline.into_iter().chain(ask_again).min();
@@ -132,17 +170,7 @@ impl<'a> ReplyWatch<'a> {
     fn give_up_if_nothing_will_come(&mut self) -> Outcome<()> {
         let mut changed = false;
         for line in self.new_events()? {
-            let Ok(event) = serde_json::from_str::<Value>(&line) else {
-                continue;
-            };
-            if event.get("chat_id").and_then(Value::as_u64) != Some(u64::from(self.chat.0)) {
-                continue;
-            }
-            let Some(kind) = event
-                .get("event")
-                .and_then(Value::as_str)
-                .and_then(EventKind::parse)
-            else {
+            let Some((kind, event)) = event_of(&line, self.chat) else {
                 continue;
             };
             let text = one_line(
@@ -185,6 +213,24 @@ impl<'a> ReplyWatch<'a> {
         let chat = self.chat;
         Failure::new(ExitCode::Unavailable, format!("the agent of {chat} is unavailable ({text}); the message stays accepted and is tried again"))
             .with_cure(format!("wg why {chat}"))
+    }
+}
+
+/// The event on this line, if it is one of this chat's.
+fn event_of(line: &str, chat: ChatId) -> Option<(EventKind, Value)> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    if event.get("chat_id").and_then(Value::as_u64) != Some(u64::from(chat.0)) {
+        return None;
+    }
+    let kind = EventKind::parse(event.get("event")?.as_str()?)?;
+    Some((kind, event))
+}
+
+/// Whether an agent's ending may mean that its settings are wrong: 78 by itself, 126 and 127 from a shell, or no start at all.
+fn may_park(exit: &str) -> bool {
+    match exit.strip_prefix("exit code ") {
+        Some(code) => matches!(code, "78" | "126" | "127"),
+        None => !exit.is_empty() && !exit.starts_with("SIG"),
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed, and says where"
 )]
 
+mod endings;
 mod errors;
 mod front_door;
 mod golden;
