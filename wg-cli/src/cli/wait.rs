@@ -31,6 +31,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the service may take to judge the end of a handler before the verb leaves without knowing.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a service may be away before the verb gives it up: a restart takes a fraction of it.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(3);
+
 /// A watch on a chat. It is made before the message is sent, so that nothing which follows from the message is missed.
 #[derive(Debug)]
 pub(super) struct ReplyWatch<'a> {
@@ -44,6 +47,8 @@ pub(super) struct ReplyWatch<'a> {
     service_was_up: bool,
     /// Something may be over, and the service could not say whether it is.
     unsure: bool,
+    /// Since when no service was seen.
+    down_since: Option<Instant>,
 }
 
 impl<'a> ReplyWatch<'a> {
@@ -66,6 +71,7 @@ impl<'a> ReplyWatch<'a> {
             events: Follower::new(&workspace.events_path()),
             service_was_up: workspace.state_path().exists(),
             unsure: false,
+            down_since: None,
         };
         // What happened before the message does not concern it.
         drop(watch.new_events()?);
@@ -206,6 +212,17 @@ impl<'a> ReplyWatch<'a> {
             .iter()
             .find(|row| row.chat_id == self.chat.0)
             .map_or(ChatState::Dormant, |row| row.state);
+        if state != ChatState::Dormant {
+            self.down_since = None;
+            return refuse_to_wait_for_nothing(self.workspace, self.chat, state);
+        }
+        // It may be on its way up again.
+        let now = clock::steady();
+        let since = *self.down_since.get_or_insert(now);
+        if now.duration_since(since) < COMES_BACK_WITHIN {
+            self.unsure = true;
+            return Ok(());
+        }
         refuse_to_wait_for_nothing(self.workspace, self.chat, state)
     }
 
@@ -302,6 +319,8 @@ pub(super) fn refuse_to_wait_for_nothing(
             why_parked(workspace, chat),
             format!("wg why {chat}"),
         ),
+        // A handler that is alive answers with or without a service.
+        ChatState::Dormant if is_held(workspace, chat) => return Ok(()),
         ChatState::Dormant => (
             ExitCode::Unavailable,
             "is not served: the service is not running".to_owned(),
@@ -322,6 +341,13 @@ pub(super) fn refuse_to_wait_for_nothing(
         format!("{chat} {what}; the message waits in its inbox"),
     )
     .with_cure(cure))
+}
+
+fn is_held(workspace: &Workspace, chat: ChatId) -> bool {
+    let Ok(dir) = resolve::session_dir(workspace, chat, Make::No) else {
+        return false;
+    };
+    session_lock::inspect(&dir).is_ok_and(|found| found.is_held())
 }
 
 /// What the service says about it; that it is parked where the service says nothing.

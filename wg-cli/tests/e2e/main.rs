@@ -14,4 +14,5 @@ mod incident_one;
 mod json;
 mod purge;
 mod real_agents;
+mod verbs;
 mod world;

@@ -81,16 +81,21 @@ pub(super) fn run(cx: &Context<'_>, args: &Retry) -> Outcome {
     Ok(ExitCode::Ok)
 }
 
-/// The newest message whose reply says that its turn failed, else the newest that has none.
+/// The newest message whose turn failed or that has no reply, unless it was asked again since.
 fn last_without_a_reply<'a>(inbox: &'a [Message], outbox: &[Message]) -> Option<&'a Message> {
-    inbox.iter().rev().find(|message| {
-        let mut replies = outbox
-            .iter()
-            .filter(|reply| reply.in_reply_to == Some(message.id));
-        replies
-            .next_back()
-            .is_none_or(|reply| reply.role == Role::SystemError)
-    })
+    let asked_again = |id: u64| inbox.iter().any(|message| message.retry_of == Some(id));
+    inbox
+        .iter()
+        .rev()
+        .filter(|message| !asked_again(message.id))
+        .find(|message| {
+            let mut replies = outbox
+                .iter()
+                .filter(|reply| reply.in_reply_to == Some(message.id));
+            replies
+                .next_back()
+                .is_none_or(|reply| reply.role == Role::SystemError)
+        })
 }
 
 fn state_of(
