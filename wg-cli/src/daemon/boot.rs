@@ -283,7 +283,7 @@ fn withdrawn_handler(daemon: &Daemon, chat: ChatId) -> Option<u32> {
 
 /// A held session is shown and watched from the start; an unanswered message starts its chat; everything else stays
 /// idle, with nothing spawned.
-fn first_look(daemon: &Daemon, chat: ChatId) {
+fn first_look(daemon: &Arc<Daemon>, chat: ChatId) {
     let Ok(dir) = resolve::session_dir(&daemon.workspace, chat, Make::No) else {
         return;
     };
@@ -303,9 +303,11 @@ fn first_look(daemon: &Daemon, chat: ChatId) {
         .lock()
         .get(&chat)
         .is_some_and(|entry| entry.core.wish() == Wish::Run);
-    if stopped && wanted {
+    if needed && !held {
+        daemon.start_in_turn(chat);
+    } else if stopped && wanted {
         daemon.driver().start(unit_of(chat));
-    } else if held || needed {
+    } else if held {
         daemon.driver().wake(unit_of(chat));
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Changed {
     Inbox,
     /// A reply may have come.
     Outbox,
+    /// Somebody took the session.
+    Lock,
     /// Another tool's screen may have come or gone.
     Marker,
     /// Something was missed: look at everything.
@@ -198,6 +200,7 @@ fn run(
                 let what = match event.name.as_deref().and_then(std::ffi::OsStr::to_str) {
                     Some("inbox.jsonl") => Changed::Inbox,
                     Some("outbox.jsonl") => Changed::Outbox,
+                    Some(".handler.pid") => Changed::Lock,
                     Some(".tui-driven") => Changed::Marker,
                     _ => continue,
                 };

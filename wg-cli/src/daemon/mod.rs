@@ -25,6 +25,7 @@ mod reap;
 mod requests;
 mod run;
 pub mod start;
+mod starts;
 pub mod stop;
 mod turns;
 pub(crate) mod wishes;
@@ -64,6 +65,7 @@ use crate::why::LastVerdict;
 use events::Events;
 use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
+use starts::Starts;
 use turns::Turns;
 
 /// How long a question to the driver may take before it counts as stuck.
@@ -108,6 +110,7 @@ pub(crate) struct Daemon {
     watch: OnceLock<InboxWatch>,
     queue: CommandQueue,
     turns: Turns,
+    starts: Starts,
     events: Events,
     control: Sender<Control>,
     paused: AtomicBool,
@@ -382,6 +385,9 @@ impl Daemon {
             }
         };
         self.events.notice(chat, notice, reason);
+        if starts::ends_a_start(notice) {
+            self.start_is_over(chat);
+        }
         // Where starts are off that is no news, and whoever turns them on wakes every chat: to look again now would be to ask
         // and be told without end.
         if matches!(notice, Notice::Idle) && !self.starts_are_off() {
@@ -399,6 +405,8 @@ impl Daemon {
         match what {
             Changed::Inbox => self.inbox_changed(chat),
             Changed::Outbox => self.outbox_changed(chat),
+            // A record is published by whoever has just taken the session.
+            Changed::Lock => self.start_is_over(chat),
             Changed::Marker | Changed::Anything => {
                 self.inbox_changed(chat);
                 self.outbox_changed(chat);

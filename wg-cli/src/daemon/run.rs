@@ -200,6 +200,9 @@ impl Daemon {
             Failure::new(ExitCode::System, "failed to start the lanes").caused_by(e)
         })?;
         super::turns::configure(&queue, &config);
+        super::starts::configure(&queue, &config).map_err(|e| {
+            Failure::new(ExitCode::Bug, "failed to make the lane of starts").caused_by(e)
+        })?;
         let daemon = Arc::new(Self {
             workspace: workspace.clone(),
             config: RwLock::new(Arc::new(config)),
@@ -209,6 +212,7 @@ impl Daemon {
             watch: std::sync::OnceLock::new(),
             queue,
             turns: super::turns::Turns::default(),
+            starts: super::starts::Starts::default(),
             events: Events::new(events),
             control,
             paused: false.into(),
