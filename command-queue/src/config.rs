@@ -211,6 +211,9 @@ pub struct QueueConfig {
     pub core_threads: usize,
     /// The most workers at once; workers held by abandoned tasks do not count.
     pub max_threads: usize,
+    /// How long a worker may stay with one lane whose tasks are short while other lanes wait for it. Zero is one
+    /// task at a time, strictly in turn; a task that takes longer than this is always the last of its turn.
+    pub turn: Duration,
     /// A worker that had nothing to do for this long leaves.
     pub idle_leave: Duration,
     /// How many workers may be lost to abandoned tasks at once, over all lanes.
@@ -223,13 +226,14 @@ pub struct QueueConfig {
 
 impl QueueConfig {
     /// Returns settings for a machine shared with other programs: serial lanes, as many core workers as
-    /// the machine has processors, 64 workers at most, idle ones leave after 10 s, 16 phantoms.
+    /// the machine has processors, 64 workers at most, turns of 10 µs, idle workers leave after 10 s, 16 phantoms.
     #[must_use]
     pub fn recommended() -> Self {
         Self {
             lane_defaults: LaneConfig::serial(),
             core_threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             max_threads: 64,
+            turn: Duration::from_micros(10),
             idle_leave: Duration::from_secs(10),
             max_phantoms: 16,
             lane_retention: Duration::from_secs(10),

@@ -194,7 +194,7 @@ impl Slot {
         };
         let place = (grant.seq, grant.index);
         shared
-            .finish(&grant.lane, place, outcome, clock::now(), false)
+            .finish(&grant.lane, place, outcome, clock::now(), None)
             .counted
     }
 }

@@ -1,8 +1,8 @@
 //! The life of a worker: take a token, start one task of that lane, run it, give the slot back.
 //!
-//! One task per token, so that lanes take turns. A worker stays with its lane only while no other lane has a
-//! token in the channel: there is nobody to be unfair to then, and the next task starts under the same lock
-//! that ended the last.
+//! Lanes take turns. A turn is one task, or several that together take no longer than ten microseconds; the next
+//! task starts under the same lock that ended the last. A worker stays longer only while no other lane has a
+//! token in the channel: there is nobody to be unfair to then.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,10 @@ pub(crate) fn work(shared: &Arc<Shared>) {
             now = clock::now();
         }
         let mut claimed = shared.start(&lane, now);
+        let turn_ends = now.checked_add(shared.config.turn).unwrap_or(now);
         set_current_lane(Some(lane.number));
         while let Some(task) = claimed {
-            let (same, turn) = run(shared, lane, task, &mut now);
+            let (same, turn) = run(shared, lane, task, turn_ends, &mut now);
             lane = same;
             claimed = match turn {
                 Turn::Again(next) => Some(next),
@@ -58,6 +59,7 @@ fn run(
     shared: &Arc<Shared>,
     lane: Arc<LaneCell>,
     claimed: Claimed<TaskRef>,
+    turn_ends: Instant,
     now: &mut Instant,
 ) -> (Arc<LaneCell>, Turn) {
     let Claimed {
@@ -84,7 +86,7 @@ fn run(
     let context = TaskContext { lane, task, seq };
     context.task.run(&context, &mut |outcome| {
         *now = clock::now();
-        let finished = shared.finish(&context.lane, (seq, index), outcome, *now, true);
+        let finished = shared.finish(&context.lane, (seq, index), outcome, *now, Some(turn_ends));
         turn = match finished.next {
             _ if finished.replaced => Turn::Leave,
             Some(next) => Turn::Again(next),
@@ -129,15 +131,15 @@ impl Shared {
         claimed
     }
 
-    /// Ends a task that ran. With `again` the lane's next task is started in the same breath, if no other
-    /// lane waits for a worker.
+    /// Ends a task that ran. A worker says until when it may stay: until then, or while no other lane
+    /// waits for a worker, the lane's next task is started in the same breath.
     pub(crate) fn finish(
         self: &Arc<Self>,
         lane: &Arc<LaneCell>,
         (seq, index): (u64, u32),
         outcome: Outcome,
         now: Instant,
-        again: bool,
+        stay_until: Option<Instant>,
     ) -> Finished {
         let mut steps = Vec::new();
         let mut state = lane.state.lock();
@@ -145,12 +147,12 @@ impl Shared {
             .core
             .finish(seq, index, outcome, now, &self.phantoms, &mut steps);
         let permit = state.take_permit(seq);
-        let stay = again
+        let stay = stay_until.is_some()
             && ended == Ended::Counted
             && state.token == Token::None
             && state.group().is_none()
             && state.core.is_dispatchable()
-            && self.pool.is_quiet();
+            && (stay_until.is_some_and(|until| now < until) || self.pool.is_quiet());
         let next = if stay { state.core.claim(now) } else { None };
         let after = lane.after(&mut state);
         drop(state);
