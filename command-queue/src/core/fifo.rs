@@ -115,6 +115,21 @@ impl<T> Fifo<T> {
         self.class_mut(priority).push_back(waiting);
     }
 
+    /// Takes all of these, which have normal priority and came later than those of that priority here. An empty
+    /// buffer is left in exchange; if nothing waits here, that is all that happens.
+    pub(crate) fn append(&mut self, batch: &mut VecDeque<Waiting<T>>) {
+        if self.is_empty() && self.normal.is_empty() {
+            std::mem::swap(&mut self.normal, batch);
+            self.len = self.normal.len();
+            return;
+        }
+        if let Some((before, first)) = self.single.take() {
+            self.class_mut(before).push_back(first);
+        }
+        self.len += batch.len();
+        self.normal.append(batch);
+    }
+
     /// Returns since when the task that waits longest has waited.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         match &self.single {

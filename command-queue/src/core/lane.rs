@@ -5,7 +5,7 @@
 //! the whole fence, and it is per task: taking one slot back cannot touch a healthy sibling.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ pub(crate) struct Lane<T> {
     config: Arc<LaneConfig>,
     width: usize,
     paused: bool,
-    next_seq: u64,
+    submitted: u64,
     waiting: Fifo<T>,
     active: Slab<Active<T>>,
     /// Those of `active` whose caller has no answer yet.
@@ -119,7 +119,7 @@ impl<T: Clone> Lane<T> {
             width: config.width,
             config,
             paused: false,
-            next_seq: 0,
+            submitted: 0,
             waiting: Fifo::new(),
             active: Slab::new(),
             live: 0,
@@ -164,9 +164,8 @@ impl<T: Clone> Lane<T> {
             .rare
             .as_ref()
             .map_or_else(Totals::default, |rare| rare.totals);
-        // The number of a task is the number of tasks before it.
         Totals {
-            submitted: self.next_seq,
+            submitted: self.submitted,
             finished: self.finished,
             ..rare
         }
@@ -246,32 +245,66 @@ impl<T: Clone> Lane<T> {
         self.check_by(Some(now));
     }
 
-    /// Appends a task. The caller has asked for [`room`](Self::room).
+    /// Appends a task. The caller has asked for [`room`](Self::room), and numbers tasks in the order in which they
+    /// were submitted.
     pub(crate) fn submit(
         &mut self,
-        now: Instant,
+        since: Instant,
+        seq: u64,
         priority: Priority,
         limits: Option<Box<Limits>>,
         item: T,
-    ) -> (u64, usize) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
+    ) -> usize {
+        self.submitted += 1;
         let ahead = self.waiting.len() + self.active.len();
         let gives_up = limits
             .as_ref()
             .and_then(|limits| limits.queue)
-            .and_then(|span| now.checked_add(span));
+            .and_then(|span| since.checked_add(span));
         let ahead_short = u32::try_from(ahead).unwrap_or(u32::MAX);
-        self.waiting
-            .push(priority, Waiting::new(seq, now, ahead_short, limits, item));
+        self.waiting.push(
+            priority,
+            Waiting::new(seq, since, ahead_short, limits, item),
+        );
         if let Some(at) = gives_up {
             self.rare().expiries.push(Reverse((at, seq)));
             self.check_by(Some(at));
         }
-        if !self.is_paused() && self.next_check.is_none() {
+        if !self.is_paused() && self.waiting.len() == 1 {
             self.check_by(self.blocked_due());
         }
-        (seq, ahead)
+        ahead
+    }
+
+    /// Appends tasks that were left somewhere since the lane was looked at, all of them without anything special.
+    pub(crate) fn submit_batch(&mut self, batch: &mut VecDeque<Waiting<T>>) {
+        self.submitted += batch.len() as u64;
+        let first = self.waiting.is_empty();
+        self.waiting.append(batch);
+        if !self.is_paused() && first {
+            self.check_by(self.blocked_due());
+        }
+    }
+
+    /// Returns how many of the tasks submitted so far neither wait nor hold a slot any more.
+    pub(crate) fn gone(&self) -> u64 {
+        self.submitted - (self.waiting.len() + self.active.len()) as u64
+    }
+
+    /// Returns whether a task that waits for no more than a slot need not be shown to the lane at once: there is
+    /// room, and the lane is looked at before anything would have to be said about the wait.
+    pub(crate) fn needs_no_notice(&self, now: Instant) -> bool {
+        let soon = now.checked_add(self.config.warn_after);
+        let reported = self
+            .rare
+            .as_ref()
+            .is_some_and(|rare| rare.blocked.closed_at(now, self.config.warn_every));
+        self.config.capacity == Capacity::Unbounded
+            && !self.is_paused()
+            && !reported
+            && self
+                .next_check
+                .is_some_and(|at| soon.is_none_or(|soon| at <= soon))
     }
 
     /// Starts the task whose turn it is, if a slot is free.
@@ -300,13 +333,12 @@ impl<T: Clone> Lane<T> {
     pub(crate) fn adopt(
         &mut self,
         now: Instant,
+        seq: u64,
         limits: Option<Box<Limits>>,
         item: T,
-    ) -> (u64, u32) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let index = self.start(now, seq, limits, item);
-        (seq, index)
+    ) -> u32 {
+        self.submitted += 1;
+        self.start(now, seq, limits, item)
     }
 
     fn start(&mut self, now: Instant, seq: u64, limits: Option<Box<Limits>>, item: T) -> u32 {

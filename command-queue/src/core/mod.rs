@@ -1,7 +1,7 @@
 //! The rules, without lock, clock or thread. The driver does what they say and decides nothing.
 
 pub(crate) mod active;
-mod fifo;
+pub(crate) mod fifo;
 pub(crate) mod lane;
 pub(crate) mod phantom;
 mod queue;

@@ -81,6 +81,7 @@ pub enum Decision<T> {
 struct Entry<T> {
     name: Arc<str>,
     lane: Lane<Arc<T>>,
+    next_seq: u64,
     group: Option<usize>,
     /// The lane is in the ready list, or parked with its group.
     token: bool,
@@ -145,6 +146,7 @@ impl<T> Queue<T> {
         self.lanes.push(Entry {
             name,
             lane: Lane::new(Arc::clone(&self.defaults)),
+            next_seq: 0,
             group: None,
             token: false,
             granted: None,
@@ -238,9 +240,11 @@ impl<T> Queue<T> {
             return Err(Refused { reason, task: item });
         }
         let limits = Limits::boxed(options.budget, options.idle, options.queue_limit, false);
-        let (seq, _) = entry
+        let seq = entry.next_seq;
+        entry.next_seq += 1;
+        entry
             .lane
-            .submit(now, options.priority, limits, Arc::new(item));
+            .submit(now, seq, options.priority, limits, Arc::new(item));
         self.pump(index);
         Ok(TaskId {
             lane: index as u64,

@@ -108,7 +108,7 @@ impl TaskContext {
             }));
         };
         let target = shared.lanes.find_or_make(lane);
-        if Arc::ptr_eq(&target, &self.lane) && target.state.lock().core.width() <= 1 {
+        if Arc::ptr_eq(&target, &self.lane) && target.lock().core.width() <= 1 {
             return Err(NestedError::Submit(SubmitError::WouldDeadlock {
                 lane: self.lane_name(),
             }));

@@ -231,12 +231,12 @@ impl Directory {
         let mut forgotten = Totals::default();
         let mut again = false;
         shard.lanes.retain(|Entry(lane)| {
-            let mut state = lane.state.lock();
+            let mut state = lane.lock();
             if !state.core.is_idle() || !rested(state.core.last_dispatch()) {
                 again = true;
                 return true;
             }
-            state.core.shrink();
+            lane.shrink(&mut state);
             if state.configured || !state.core.is_forgettable() || Arc::strong_count(lane) > 1 {
                 again |= !state.configured;
                 return true;

@@ -67,7 +67,7 @@ impl Shared {
                     if replace {
                         self.pool.lose_thread(self);
                     }
-                    let permit = lane.state.lock().take_permit(seq);
+                    let permit = lane.lock().take_permit(seq);
                     if let Some(group) = permit {
                         self.give_back(&group);
                     }
@@ -189,7 +189,7 @@ fn say_ineffective(lane: &LaneCell, blocked: Blocked) {
 
 fn say_reclaimed(lane: &LaneCell, reclaimed: usize) {
     let (active, queued, ceiling) = {
-        let state = lane.state.lock();
+        let state = lane.lock();
         (
             state.core.occupied(),
             state.core.queued(),

@@ -181,7 +181,7 @@ impl<R> TaskHandle<R> {
         if current_lane() != Some(self.lane.number) || self.cell().is_done() {
             return false;
         }
-        self.lane.state.lock().core.width() <= 1
+        self.lane.lock().core.width() <= 1
     }
 }
 

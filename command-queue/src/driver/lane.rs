@@ -1,17 +1,20 @@
 //! One lane with its lock, and what the driver adds to the rules: the token, the alarm, the group.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::clock;
 use super::group::Group;
 use super::shared::Shared;
 use super::slot::Cancelled;
-use super::task::TaskRef;
+use super::task::{Task, TaskRef};
 use crate::config::LaneConfig;
+use crate::core::fifo::Waiting;
 use crate::core::lane::Lane;
 
 /// Where the lane's one token is. A lane that can dispatch has it somewhere; that is what keeps it alive.
@@ -43,6 +46,35 @@ struct Grouped {
     permits: Vec<(u64, Arc<Group>)>,
 }
 
+/// Where tasks are left for a lane that somebody will look at anyway.
+///
+/// A submitter and a worker that meet at one lock for each task spend more time on the meeting than on the task.
+/// So the usual task is left here, under a lock of its own, and the worker takes all of them when it has none left.
+/// While `attended` is set somebody is bound to look: a worker that runs a task of this lane, or one that will take
+/// its token. Whoever clears it looks once more afterwards; whoever leaves a task looks at it afterwards, and sees
+/// to the lane themselves if it is clear. Both orders are sequentially consistent, so one of the two sees the other.
+struct Mailbox {
+    inbox: Mutex<Inbox>,
+    has_mail: AtomicBool,
+    attended: AtomicBool,
+}
+
+struct Inbox {
+    /// The number of the next task.
+    next_seq: u64,
+    mail: VecDeque<Waiting<TaskRef>>,
+}
+
+/// What became of a task that was to be left in the mailbox.
+pub(crate) enum Posted<C> {
+    /// Somebody will take it. It has this number.
+    Left(u64),
+    /// It is in the mailbox with this number, and the caller has to see to the lane.
+    Unattended(u64),
+    /// The mailbox is not for it; here it is.
+    Not(Arc<C>),
+}
+
 pub(crate) struct LaneCell {
     /// The queue. Handles hold their lane only, so that submitting does not touch a counter that every thread touches.
     home: Weak<Shared>,
@@ -53,7 +85,10 @@ pub(crate) struct LaneCell {
     /// The alarm that counts, 0 for none; others that the watchdog has for this lane were overtaken. Written
     /// under the lane's lock, read without it.
     pub(crate) armed: AtomicU64,
-    pub(crate) state: Mutex<LaneState>,
+    /// How many tasks neither wait nor hold a slot any more.
+    gone: AtomicU64,
+    mailbox: Mailbox,
+    state: Mutex<LaneState>,
 }
 
 /// What has to be done once the lane's lock is released.
@@ -78,6 +113,15 @@ impl LaneCell {
             hash,
             name,
             armed: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
+            mailbox: Mailbox {
+                inbox: Mutex::new(Inbox {
+                    next_seq: 0,
+                    mail: VecDeque::new(),
+                }),
+                has_mail: AtomicBool::new(false),
+                attended: AtomicBool::new(false),
+            },
             state: Mutex::new(LaneState {
                 core: Lane::new(config),
                 token: Token::None,
@@ -137,13 +181,122 @@ impl LaneCell {
             .map_or(Cancelled::TooLate, |home| home.cancel(self, seq))
     }
 
+    /// Locks the lane as it is, with every task that was left for it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LaneState> {
+        let mut state = self.state.lock();
+        self.absorb(&mut state);
+        state
+    }
+
+    /// Locks the lane without what was left for it, for a worker that has enough to do.
+    pub(crate) fn lock_unread(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock()
+    }
+
+    /// Takes in what was left in the mailbox, if nothing else waits.
+    pub(crate) fn absorb_if_empty(&self, state: &mut LaneState) {
+        if state.core.queued() == 0 {
+            self.absorb(state);
+        }
+    }
+
+    /// Takes in what was left in the mailbox.
+    pub(crate) fn absorb(&self, state: &mut LaneState) {
+        if !self.mailbox.has_mail.load(SeqCst) {
+            return;
+        }
+        let mut inbox = self.mailbox.inbox.lock();
+        self.mailbox.has_mail.store(false, SeqCst);
+        // Nearly always this exchanges two buffers and is over.
+        state.core.submit_batch(&mut inbox.mail);
+    }
+
+    /// Returns whether somebody will look at the mailbox.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.mailbox.attended.load(SeqCst)
+    }
+
+    /// Leaves a task in the mailbox, if the queue still takes work.
+    pub(crate) fn post<C: Task + 'static>(
+        &self,
+        since: Instant,
+        task: Arc<C>,
+        is_open: impl FnOnce() -> bool,
+    ) -> Posted<C> {
+        let mut inbox = self.mailbox.inbox.lock();
+        // Asked under this lock, so that closing can wait for everybody who saw the queue open.
+        if !is_open() {
+            return Posted::Not(task);
+        }
+        let seq = inbox.next_seq;
+        inbox.next_seq += 1;
+        let ahead = u32::try_from(self.ahead_of(seq)).unwrap_or(u32::MAX);
+        inbox
+            .mail
+            .push_back(Waiting::new(seq, since, ahead, None, task));
+        self.mailbox.has_mail.store(true, SeqCst);
+        drop(inbox);
+        if self.mailbox.attended.load(SeqCst) {
+            Posted::Left(seq)
+        } else {
+            Posted::Unattended(seq)
+        }
+    }
+
+    /// Waits until everybody who is leaving a task has left it.
+    pub(crate) fn fence(&self) {
+        drop(self.mailbox.inbox.lock());
+    }
+
+    /// Returns the next number, for a task that goes into the lane itself. What was left before is taken in first, so
+    /// that the waiting tasks stay sorted by number.
+    pub(crate) fn next_seq(&self, state: &mut LaneState) -> u64 {
+        let mut inbox = self.mailbox.inbox.lock();
+        if !inbox.mail.is_empty() {
+            self.mailbox.has_mail.store(false, SeqCst);
+            state.core.submit_batch(&mut inbox.mail);
+        }
+        let seq = inbox.next_seq;
+        inbox.next_seq += 1;
+        seq
+    }
+
+    /// Returns how many tasks with a smaller number wait or hold a slot.
+    pub(crate) fn ahead_of(&self, seq: u64) -> usize {
+        usize::try_from(seq.saturating_sub(self.gone.load(Relaxed))).unwrap_or(usize::MAX)
+    }
+
+    /// Gives memory back that only a busier lane needed.
+    pub(crate) fn shrink(&self, state: &mut LaneState) {
+        state.core.shrink();
+        let mut inbox = self.mailbox.inbox.lock();
+        if inbox.mail.is_empty() {
+            inbox.mail = VecDeque::new();
+        }
+    }
+
     /// Says what follows from the state as it is now. Called at the end of every critical section that may
     /// have made the lane dispatchable or moved its deadline.
-    pub(crate) fn after(&self, state: &mut LaneState) -> After {
-        let send = state.token == Token::None && state.core.is_dispatchable();
-        if send {
-            state.token = Token::Ready;
+    pub(crate) fn after(&self, state: &mut LaneState, now: Instant) -> After {
+        let mut send = false;
+        loop {
+            if state.token == Token::None && state.core.is_dispatchable() {
+                state.token = Token::Ready;
+                send = true;
+            }
+            let coming = state.token != Token::None || state.core.is_full();
+            let attended = coming && state.core.needs_no_notice(now);
+            let before = self.mailbox.attended.load(Relaxed);
+            if attended == before {
+                break;
+            }
+            self.mailbox.attended.store(attended, SeqCst);
+            if attended || !self.mailbox.has_mail.load(SeqCst) {
+                break;
+            }
+            self.absorb(state);
         }
+        self.gone.store(state.core.gone(), Relaxed);
         After {
             send,
             alarm: self.alarm(state),
@@ -154,21 +307,21 @@ impl LaneCell {
     fn alarm(&self, state: &mut LaneState) -> Option<Instant> {
         let due = state.core.moved_deadline()?;
         let nanos = clock::to_nanos(due);
-        let armed = self.armed.load(Ordering::Relaxed);
+        let armed = self.armed.load(Relaxed);
         if armed != 0 && armed <= nanos {
             return None;
         }
-        self.armed.store(nanos, Ordering::Relaxed);
+        self.armed.store(nanos, Relaxed);
         Some(due)
     }
 
     /// Returns whether an alarm is the one that counts.
     pub(crate) fn is_armed_for(&self, at: Instant) -> bool {
-        self.armed.load(Ordering::Relaxed) == clock::to_nanos(at)
+        self.armed.load(Relaxed) == clock::to_nanos(at)
     }
 
     /// Returns whether an alarm counts and there is something to look at. Takes the lane's lock.
     pub(crate) fn needs_alarm(&self, at: Instant) -> bool {
-        self.is_armed_for(at) && !self.state.lock().core.is_idle()
+        self.is_armed_for(at) && !self.lock().core.is_idle()
     }
 }

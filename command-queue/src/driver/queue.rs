@@ -403,7 +403,7 @@ impl CommandQueue {
             .lanes
             .all()
             .iter()
-            .map(|lane| lane.state.lock().core.abandoned())
+            .map(|lane| lane.lock().core.abandoned())
             .sum();
         if idle {
             return Ok(Drained { abandoned });
@@ -420,7 +420,7 @@ impl CommandQueue {
         let shared = self.shared();
         let mut submitted = shared.lanes.forgotten().submitted;
         for lane in shared.lanes.all() {
-            let state = lane.state.lock();
+            let state = lane.lock();
             if !state.core.is_idle() {
                 return None;
             }
@@ -442,20 +442,14 @@ impl CommandQueue {
             .all()
             .into_iter()
             .map(|lane| {
-                let running = lane
-                    .state
-                    .lock()
-                    .core
-                    .unsettled()
-                    .map(|(seq, _)| seq)
-                    .collect();
+                let running = lane.lock().core.unsettled().map(|(seq, _)| seq).collect();
                 (lane, running)
             })
             .collect();
         let mut left = captured.clone();
         let over = shared.wait_for(deadline, || {
             left.retain_mut(|(lane, seqs)| {
-                let state = lane.state.lock();
+                let state = lane.lock();
                 seqs.retain(|seq| state.core.unsettled().any(|(running, _)| running == *seq));
                 !seqs.is_empty()
             });
@@ -464,7 +458,7 @@ impl CommandQueue {
         let abandoned = captured
             .iter()
             .map(|(lane, seqs)| {
-                let state = lane.state.lock();
+                let state = lane.lock();
                 seqs.iter()
                     .filter(|seq| state.core.is_abandoned(**seq))
                     .count()
@@ -544,7 +538,7 @@ impl CommandQueue {
 
     fn describe(&self, cell: &Arc<LaneCell>, now: Instant) -> LaneSnapshot {
         let age = |since: Instant| now.saturating_duration_since(since);
-        let state = cell.state.lock();
+        let state = cell.lock();
         let core = &state.core;
         let own = core.blocked_by();
         let blocked_by = if own != BlockedBy::Nothing {
@@ -636,7 +630,7 @@ fn group_full(state: &LaneState) -> bool {
 }
 
 fn busy(lane: &Arc<LaneCell>) -> Option<(Arc<str>, usize)> {
-    let state = lane.state.lock();
+    let state = lane.lock();
     let tasks = state.core.queued() + state.core.unsettled().count();
     (tasks > 0).then(|| (Arc::clone(&lane.name), tasks))
 }

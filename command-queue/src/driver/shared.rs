@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::clock;
 use super::directory::Directory;
 use super::group::Group;
-use super::lane::{After, LaneCell, LaneState, Token};
+use super::lane::{After, LaneCell, LaneState, Posted, Token};
 use super::notify::Notifier;
 use super::pool::Pool;
 use super::slot::{Cancelled, SlotNotice};
@@ -86,15 +86,15 @@ impl Shared {
     ) -> V {
         let now = clock::now();
         let mut steps = Vec::new();
-        let mut state = lane.state.lock();
+        let mut state = lane.lock();
         let value = section(&mut state, &mut steps);
-        let after = self.leave(lane, state);
+        let after = self.leave(lane, state, now);
         self.follow_up(lane, now, after, steps);
         value
     }
 
-    fn leave(&self, lane: &LaneCell, mut state: MutexGuard<'_, LaneState>) -> After {
-        let after = lane.after(&mut state);
+    fn leave(&self, lane: &LaneCell, mut state: MutexGuard<'_, LaneState>, now: Instant) -> After {
+        let after = lane.after(&mut state, now);
         drop(state);
         self.ring();
         after
@@ -129,20 +129,42 @@ impl Shared {
         lane: &Arc<LaneCell>,
         priority: Priority,
         limits: Option<Box<Limits>>,
-        task: Arc<C>,
+        mut task: Arc<C>,
     ) -> Result<Accepted, (SubmitError, Arc<C>)> {
+        let now = clock::now();
+        if priority == Priority::Normal && limits.is_none() && lane.is_attended() {
+            match lane.post(now, task, || self.closed().is_none()) {
+                Posted::Left(seq) => {
+                    return Ok(Accepted {
+                        seq,
+                        ahead: lane.ahead_of(seq),
+                    });
+                }
+                Posted::Unattended(seq) => {
+                    self.visit(lane, |_, _| ());
+                    return Ok(Accepted {
+                        seq,
+                        ahead: lane.ahead_of(seq),
+                    });
+                }
+                Posted::Not(refused) => task = refused,
+            }
+        }
         // Only this much depends on the type of the task, so only this much is compiled for each.
-        match self.admit(lane) {
+        match self.admit(lane, now) {
             Ok(admission) => Ok(self.enqueue(lane, admission, priority, limits, task)),
             Err(reason) => Err((reason, task)),
         }
     }
 
     /// Asks a lane whether it takes one more task, and keeps its lock if it does.
-    fn admit<'a>(self: &Arc<Self>, lane: &'a Arc<LaneCell>) -> Result<Admission<'a>, SubmitError> {
-        let now = clock::now();
+    fn admit<'a>(
+        self: &Arc<Self>,
+        lane: &'a Arc<LaneCell>,
+        now: Instant,
+    ) -> Result<Admission<'a>, SubmitError> {
         let mut steps = Vec::new();
-        let mut state = lane.state.lock();
+        let mut state = lane.lock();
         if let Some(reason) = self.closed() {
             state.core.refuse();
             return Err(SubmitError::Closed { reason });
@@ -158,7 +180,7 @@ impl Shared {
             return Ok(Admission { now, state, steps });
         };
         state.core.refuse();
-        let after = lane.after(&mut state);
+        let after = lane.after(&mut state, now);
         drop(state);
         self.follow_up(lane, now, after, steps);
         Err(SubmitError::Full {
@@ -179,8 +201,9 @@ impl Shared {
         limits: Option<Box<Limits>>,
         task: TaskRef,
     ) -> Accepted {
-        let (seq, ahead) = state.core.submit(now, priority, limits, task);
-        let after = lane.after(&mut state);
+        let seq = lane.next_seq(&mut state);
+        let ahead = state.core.submit(now, seq, priority, limits, task);
+        let after = lane.after(&mut state, now);
         drop(state);
         self.follow_up(lane, now, after, steps);
         Accepted { seq, ahead }
@@ -199,7 +222,8 @@ impl Shared {
                 state.core.refuse();
                 return Err(SubmitError::Closed { reason });
             }
-            let (seq, index) = state.core.adopt(now, limits, task);
+            let seq = lane.next_seq(state);
+            let index = state.core.adopt(now, seq, limits, task);
             if let Some(group) = state.group().cloned() {
                 group.take_over_width();
                 state.keep_permit(seq, group);
@@ -247,7 +271,7 @@ impl Shared {
 
     pub(crate) fn hand_over(self: &Arc<Self>, group: &Arc<Group>, lane: Arc<LaneCell>) {
         {
-            let mut state = lane.state.lock();
+            let mut state = lane.lock();
             state.grant(Arc::clone(group));
             state.token = Token::Ready;
         }
@@ -314,6 +338,7 @@ impl Shared {
         };
         self.closed.fetch_max(level, Ordering::SeqCst);
         for lane in self.lanes.all() {
+            lane.fence();
             // Even with nothing to do this is a fence: whoever saw the queue open has left the lane by now.
             let (waiting, running) = self.visit(&lane, |state, _| match how {
                 Close::Drain => (Vec::new(), Vec::new()),

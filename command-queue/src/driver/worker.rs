@@ -103,7 +103,7 @@ fn run(
 impl Shared {
     /// Uses a lane's token: starts one task, if the lane and its group have a slot.
     fn start(self: &Arc<Self>, lane: &Arc<LaneCell>, now: Instant) -> Option<Claimed<TaskRef>> {
-        let mut state = lane.state.lock();
+        let mut state = lane.lock_unread();
         let mut permit = state.take_granted();
         if permit.is_none()
             && state.core.is_dispatchable()
@@ -122,7 +122,7 @@ impl Shared {
         {
             state.keep_permit(claimed.seq, group);
         }
-        let after = lane.after(&mut state);
+        let after = lane.after(&mut state, now);
         drop(state);
         self.follow_up(lane, now, after, Vec::new());
         if let Some(unused) = permit {
@@ -142,11 +142,12 @@ impl Shared {
         stay_until: Option<Instant>,
     ) -> Finished {
         let mut steps = Vec::new();
-        let mut state = lane.state.lock();
+        let mut state = lane.lock_unread();
         let ended = state
             .core
             .finish(seq, index, outcome, now, &self.phantoms, &mut steps);
         let permit = state.take_permit(seq);
+        lane.absorb_if_empty(&mut state);
         let stay = stay_until.is_some()
             && ended == Ended::Counted
             && state.token == Token::None
@@ -154,7 +155,7 @@ impl Shared {
             && state.core.is_dispatchable()
             && (stay_until.is_some_and(|until| now < until) || self.pool.is_quiet());
         let next = if stay { state.core.claim(now) } else { None };
-        let after = lane.after(&mut state);
+        let after = lane.after(&mut state, now);
         drop(state);
         if !stay {
             self.pool.turned_over(now);
