@@ -28,7 +28,7 @@ use crate::wait;
 
 /// How often a locked guard that nobody alive lays claim to is tried again: its owner may be between locking and
 /// publishing, or another process may have it open between its fork and its exec.
-const ORPHAN_TRIES: u32 = 20;
+const ORPHAN_TRIES: u32 = 30;
 
 /// One attempt and all that it has opened so far.
 pub(crate) struct Attempt<'a> {
@@ -117,7 +117,11 @@ impl<'a> Attempt<'a> {
                     Some(explained) => explained,
                     None if tries < ORPHAN_TRIES => {
                         tries += 1;
-                        wait::moment();
+                        if tries < judging::TRIES_WITHOUT_SEARCH {
+                            std::thread::yield_now();
+                        } else {
+                            wait::moment();
+                        }
                         continue;
                     }
                     None => (None, HeldReason::Inherited { pids: Vec::new() }),

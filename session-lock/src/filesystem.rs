@@ -38,6 +38,7 @@ pub(crate) fn of(dir: impl AsFd) -> FileSystem {
             "smbfs" => FileSystem::Network("SMB"),
             "afpfs" => FileSystem::Network("AFP"),
             "webdav" => FileSystem::Network("WebDAV"),
+            "macfuse" | "osxfuse" => FileSystem::Shared,
             _other => FileSystem::Local,
         }
     }

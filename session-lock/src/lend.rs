@@ -3,10 +3,6 @@
 //! A descriptor is inherited through the table of the thread that spawns. To let one child inherit the guard, and
 //! no other that this process may start at the same moment from any thread or library, the spawning is done by a
 //! thread that has left the shared table: only its own copy ever has a guard without the close-on-exec flag.
-#![cfg_attr(
-    not(target_os = "linux"),
-    expect(unused, reason = "the separate table exists on Linux only")
-)]
 
 use std::io;
 use std::process::{Child, Command};

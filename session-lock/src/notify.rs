@@ -1,5 +1,6 @@
 //! Changes of the files in a locked directory, as the kernel reports them.
 
+#[cfg(target_os = "linux")]
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +10,10 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct DirectoryEvents {
     #[cfg(target_os = "linux")]
-    inotify: nix::sys::inotify::Inotify,
+    /// Taken away when this is dropped.
+    inotify: Option<nix::sys::inotify::Inotify>,
+    #[cfg(target_os = "linux")]
+    watch: nix::sys::inotify::WatchDescriptor,
     #[cfg(not(target_os = "linux"))]
     never: std::convert::Infallible,
     #[cfg(target_os = "linux")]
@@ -32,7 +36,10 @@ impl DirectoryEvents {
 
     fn of(dir: &Path, names: &'static [&'static CStr]) -> io::Result<Self> {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let inotify = match spare::take() {
+            Some(inotify) => inotify,
+            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
+        };
         let mask = AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_MOVED_TO
@@ -40,16 +47,26 @@ impl DirectoryEvents {
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
-        inotify.add_watch(dir, mask)?;
-        Ok(Self { inotify, names })
+        let watch = inotify.add_watch(dir, mask)?;
+        Ok(Self {
+            inotify: Some(inotify),
+            watch,
+            names,
+        })
     }
 
     /// Takes the events that are there; returns whether one of them concerns the names, or the directory itself.
     pub(crate) fn take_relevant(&mut self) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let mut relevant = false;
-        while let Ok(events) = self.inotify.read_events() {
+        while let Some(Ok(events)) = self
+            .inotify
+            .as_ref()
+            .map(nix::sys::inotify::Inotify::read_events)
+        {
             relevant |= events.iter().any(|event| match &event.name {
+                // What is left of an earlier watch of the same instance is not ours.
+                _ if event.wd != self.watch && event.wd.as_raw() > 0 => false,
                 Some(name) => self
                     .names
                     .iter()
@@ -58,6 +75,51 @@ impl DirectoryEvents {
             });
         }
         relevant
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for DirectoryEvents {
+    fn drop(&mut self) {
+        if let Some(inotify) = self.inotify.take() {
+            // If the directory is gone, so is its watch.
+            if inotify.rm_watch(self.watch).is_ok() {
+                spare::keep(inotify);
+            }
+        }
+    }
+}
+
+/// Instances that are used again.
+///
+/// Closing one waits for a grace period of the kernel, 10 to 25 ms measured, which would be the better part of every
+/// hand-over. A user may have 128 of them, so each process keeps no more than it ever used at once, and few.
+#[cfg(target_os = "linux")]
+mod spare {
+    use std::sync::Mutex;
+
+    use nix::sys::inotify::Inotify;
+
+    const MOST: usize = 2;
+
+    /// Each with the process that made it: a forked child shares its parent's, and would take its events.
+    static SPARE: Mutex<Vec<(u32, Inotify)>> = Mutex::new(Vec::new());
+
+    pub(super) fn take() -> Option<Inotify> {
+        // A forked child may find the mutex locked by a thread that it does not have.
+        let mut spare = SPARE.try_lock().ok()?;
+        let at = spare
+            .iter()
+            .position(|(pid, _)| *pid == std::process::id())?;
+        Some(spare.swap_remove(at).1)
+    }
+
+    pub(super) fn keep(inotify: Inotify) {
+        if let Ok(mut spare) = SPARE.try_lock()
+            && spare.len() < MOST
+        {
+            spare.push((std::process::id(), inotify));
+        }
     }
 }
 
@@ -80,7 +142,8 @@ impl AsFd for DirectoryEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         #[cfg(target_os = "linux")]
         {
-            self.inotify.as_fd()
+            let inotify = self.inotify.as_ref();
+            inotify.expect("because only a drop takes it away").as_fd()
         }
         #[cfg(not(target_os = "linux"))]
         {

@@ -66,13 +66,13 @@ pub(crate) fn any_readable(
     }
 }
 
-/// Waits for a millisecond, for something that gives no event and takes microseconds.
+/// A wait for something that gives no event and takes microseconds.
+pub(crate) const MOMENT: Duration = Duration::from_millis(1);
+
+/// Waits for a moment, for something that gives no event and takes microseconds.
 pub(crate) fn moment() {
     // A failure means that the moment was shorter.
-    drop(any_readable(
-        &[],
-        Some(Instant::now() + Duration::from_millis(1)),
-    ));
+    drop(any_readable(&[], Some(Instant::now() + MOMENT)));
 }
 
 /// What may free a directory, as events.

@@ -48,22 +48,22 @@ impl PidWatch {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        match ProcessIdentity::of(identity.pid)? {
-            Some(now) if identity.may_be(&now) => {
-                let watch = Self {
-                    process,
-                    identity: now,
-                };
-                // It had not ended after its identity was read, so the identity was its own.
-                Ok(if watch.has_ended()? {
-                    None
-                } else {
-                    Some(watch)
-                })
-            }
-            Some(_another) => Ok(None),
-            None => Ok(None),
-        }
+        let now = ProcessIdentity {
+            pid: identity.pid,
+            start_ticks: sys::start_ticks(identity.pid),
+            boot_id: sys::boot_id().map(str::to_owned),
+        };
+        let is_meant = identity.may_be(&now);
+        let watch = Self {
+            process,
+            identity: now,
+        };
+        // If it has not ended after its identity was read, the identity was its own.
+        Ok(if is_meant && !watch.has_ended()? {
+            Some(watch)
+        } else {
+            None
+        })
     }
 
     /// Returns which process is watched.

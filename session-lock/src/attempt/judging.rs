@@ -18,6 +18,7 @@ use crate::judge::Liveness;
 use crate::protocol::{Answer, Verdict};
 use crate::record::{self, Content, Record};
 use crate::registry;
+use crate::wait;
 use crate::watch::PidWatch;
 
 /// How long an incomplete record is taken for one that is still being written.
@@ -28,7 +29,7 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 const EXIT_GAP: Duration = Duration::from_millis(50);
 
 /// How often a guard that nobody alive lays claim to is tried again before all processes are searched.
-const TRIES_WITHOUT_SEARCH: u32 = 2;
+pub(super) const TRIES_WITHOUT_SEARCH: u32 = 10;
 
 impl Attempt<'_> {
     pub(super) fn read_record(&mut self) -> Result<Answer<FileId>, AcquireError> {
@@ -116,18 +117,20 @@ impl Attempt<'_> {
             return Answer::StillRunning;
         };
         let deadline = Instant::now() + EXIT_GAP;
-        let ended = holder
-            .identity()
-            .and_then(|identity| match PidWatch::of(identity) {
-                Ok(Some(watch)) => watch.wait(deadline).ok(),
-                Ok(None) => Some(true),
-                Err(_unavailable) => None,
-            });
-        let gone = ended.unwrap_or(false) || self.probe.ask(&holder.claimant()).is_gone();
-        if gone {
-            Answer::Done
-        } else {
-            Answer::StillRunning
+        let watch = holder.identity().map(PidWatch::of);
+        loop {
+            if self.probe.ask(&holder.claimant()).is_gone() {
+                return Answer::Done;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Answer::StillRunning;
+            }
+            match &watch {
+                // In slices, because a process is known to end before its descriptor turns readable.
+                Some(Ok(Some(watch))) if watch.wait(now + wait::MOMENT).is_ok() => {}
+                Some(_) | None => wait::moment(),
+            }
         }
     }
 
