@@ -1,5 +1,6 @@
 //! From "stop" to "nobody is left".
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -115,11 +116,13 @@ impl<H: Host> Core<H> {
         if run.sweep.is_none() {
             run.sweep = Some(Sweep::new(run.target()));
         }
-        if run.child.is_none()
-            && run.gone_at.is_some()
+        if run.gone_at.is_some()
             && let Some(sweep) = &mut run.sweep
         {
-            sweep.unpin();
+            sweep.leader_is_gone();
+            if run.child.is_none() {
+                sweep.unpin();
+            }
         }
         run.stage = Stage::Sweeping;
         self.set_run_timer(unit, None);
@@ -256,7 +259,7 @@ impl<H: Host> Core<H> {
         let table = if all {
             Table::read(&names, floor)
         } else {
-            let roots: Vec<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
+            let roots: HashSet<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
             Table::read_near(&names, floor, &roots, &self.leaders)
         };
         match table {

@@ -86,3 +86,15 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Run, Unit};
+
+    #[test]
+    fn a_unit_without_a_process_costs_less_than_a_kibibyte_and_one_with_less_than_two() {
+        println!("{} and {} bytes", size_of::<Unit>(), size_of::<Run>());
+        assert!(size_of::<Unit>() < 1_024);
+        assert!(size_of::<Unit>() + size_of::<Run>() < 2_048);
+    }
+}

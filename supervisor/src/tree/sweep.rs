@@ -66,6 +66,8 @@ pub(crate) struct Sweep {
     killed: HashMap<u32, Process>,
     frozen: HashSet<(u32, u64)>,
     unreadable: u32,
+    /// Whether the leader has ended, so that nothing is below it any more.
+    leader_gone: bool,
     /// So many passes in a row must find nobody.
     needed: u32,
 }
@@ -85,6 +87,7 @@ impl Sweep {
             killed: HashMap::new(),
             frozen: HashSet::new(),
             unreadable: 0,
+            leader_gone: false,
             needed: EMPTY_PASSES,
         }
     }
@@ -105,13 +108,21 @@ impl Sweep {
 
     /// Returns whom a pass must look at besides where it looks anyway.
     pub(crate) fn roots(&self) -> impl Iterator<Item = u32> {
-        let leader = self.target.leader.map(|(pid, _)| pid);
-        leader.into_iter().chain(self.known.keys().copied())
+        let leader = self.target.leader.filter(|_| !self.leader_gone);
+        leader
+            .map(|(pid, _)| pid)
+            .into_iter()
+            .chain(self.known.keys().copied())
     }
 
     /// Returns true once something was ordered to be killed.
     pub(crate) fn is_killing(&self) -> bool {
         self.stage == Stage::Kill
+    }
+
+    /// The leader has ended: its children have other parents by now.
+    pub(crate) fn leader_is_gone(&mut self) {
+        self.leader_gone = true;
     }
 
     /// The leader was reaped, or is a stranger's child: its pid no longer names

@@ -74,7 +74,7 @@ impl Table {
     pub(crate) fn read_near(
         names: &[&str],
         floor: u64,
-        roots: &[u32],
+        roots: &HashSet<u32>,
         own: &HashSet<u32>,
     ) -> io::Result<Self> {
         let mut look = Look::new(names, floor);
@@ -94,7 +94,7 @@ impl Table {
             // In a container the line may end outside of it.
             reapers.push(1);
         }
-        seen.extend(own.iter().filter(|pid| !roots.contains(pid)));
+        seen.extend(own.difference(roots));
         let mut entries = line;
         let mut queue = Vec::new();
         for root in roots {

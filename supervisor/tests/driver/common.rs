@@ -218,6 +218,29 @@ impl Bench {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
+    /// Kills one of the processes that carry this bench's marker, whichever.
+    pub(crate) fn kill_some_carrier(&self, choice: u64) {
+        let carriers = self.carriers();
+        if carriers.is_empty() {
+            return;
+        }
+        let victim = &carriers[usize::try_from(choice).unwrap() % carriers.len()];
+        let marker = Marker {
+            name: MARKER.into(),
+            prefix: format!("{}/", self.marker),
+        };
+        let others = carriers.iter().filter(|other| *other != victim);
+        let others: Vec<u32> = others.map(|other| other.pid).collect();
+        // Whatever is not the victim is exempt, so that just this one ends.
+        let mut is_exempt = |pid: u32| pid != victim.pid || others.contains(&pid);
+        drop(supervisor::tree::end(
+            None,
+            Some(&marker),
+            Duration::ZERO,
+            &mut is_exempt,
+        ));
+    }
+
     /// Lets go of the driver without a word.
     pub(crate) fn abandon(mut self) {
         self.handle = Driver::start(Nobody).unwrap();

@@ -1,6 +1,7 @@
 //! The driver with real processes.
 #![cfg(target_os = "linux")]
 
+mod chaos;
 mod common;
 mod foreground;
 mod hostile;
