@@ -20,10 +20,11 @@ use crate::files::{self, FileId, GUARD, Guard, Opened};
 use crate::filesystem::{self, FileSystem};
 use crate::holder::Holder;
 use crate::lock::{Parts, SessionLock};
-use crate::options::LockOptions;
+use crate::options::{LockOptions, Wait};
 use crate::probe::SystemProbe;
 use crate::protocol::{Acquisition, Answer, Because, Step, Turn};
 use crate::registry::Registration;
+use crate::sys;
 use crate::wait;
 
 /// How often a locked guard that nobody alive lays claim to is tried again: its owner may be between locking and
@@ -94,6 +95,21 @@ impl<'a> Attempt<'a> {
     /// Returns whether the path still leads to the directory that was opened.
     pub(crate) fn is_current(&self) -> bool {
         FileId::of_path(self.path).is_ok_and(|id| id == self.dir_id)
+    }
+
+    /// Returns whether others wait for the lock already.
+    pub(crate) fn is_awaited(&mut self) -> Result<bool, AcquireError> {
+        self.open_guard()?;
+        Ok(sys::is_awaited(&self.guard().file))
+    }
+
+    /// Marks this attempt as one that waits, for as long as it does.
+    pub(crate) fn mark_waiting(&mut self, waiting: bool) {
+        if let Some(guard) = &self.guard
+            && let Err(error) = sys::set_waiting(&guard.file, waiting)
+        {
+            log::debug!("failed to mark a waiter: {error}");
+        }
     }
 
     pub(crate) fn run(&mut self) -> Result<SessionLock, AcquireError> {
@@ -274,6 +290,9 @@ impl<'a> Attempt<'a> {
     }
 
     fn finish(&mut self) -> SessionLock {
+        if self.options.wait != Wait::Never {
+            self.mark_waiting(false);
+        }
         let (claim, draft) = self.own.take().expect("because the record was published");
         self.claimed = false;
         log::debug!(

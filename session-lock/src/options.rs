@@ -6,14 +6,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
-use crate::error::AcquireError;
+use crate::error::{AcquireError, HeldReason};
 use crate::kind::Kind;
 use crate::lock::SessionLock;
 use crate::protocol::Step;
 use crate::wait;
+
+/// How long one who just comes lets those go first who wait already.
+const COURTESY: Duration = Duration::from_millis(2);
 
 /// What to do when another holds the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +92,17 @@ impl LockOptions {
             Wait::Never => return attempt.run(),
             Wait::Until(deadline) => deadline,
         };
-        let mut waiting: Option<wait::Changes> = None;
+        let mut changes: Option<wait::Changes> = None;
+        if attempt.is_awaited()? {
+            // Whoever released the lock this very moment and wants it again would always be faster than those who
+            // wait, because it runs already. It joins them, but not for long: one of them may be stopped.
+            attempt.mark_waiting(true);
+            changes = Some(wait::Changes::of(dir));
+            if let Some(changes) = &mut changes {
+                let turn = deadline.min(Instant::now() + COURTESY);
+                let _in_time: bool = changes.next(None, &HeldReason::ThisProcess, turn);
+            }
+        }
         loop {
             let (holder, reason) = match attempt.run() {
                 Err(AcquireError::Held { holder, reason, .. }) if Instant::now() < deadline => {
@@ -97,9 +110,12 @@ impl LockOptions {
                 }
                 outcome => return outcome,
             };
-            match &mut waiting {
+            match &mut changes {
                 // The watch exists only from here on: what happened before it did is seen by one more try.
-                None => waiting = Some(wait::Changes::of(dir)),
+                None => {
+                    attempt.mark_waiting(true);
+                    changes = Some(wait::Changes::of(dir));
+                }
                 Some(changes) => {
                     // Whether any time is left shows at the next turn, after one more try.
                     let _in_time: bool = changes.next(holder.as_ref(), &reason, deadline);
@@ -108,7 +124,7 @@ impl LockOptions {
             if !attempt.is_current() {
                 // Somebody replaced the directory while we waited: what its path leads to now is what counts.
                 attempt = Attempt::new(&self, dir)?;
-                waiting = None;
+                changes = None;
             }
         }
     }

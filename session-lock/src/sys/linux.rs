@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, FcntlArg, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::linkat;
@@ -277,4 +277,35 @@ pub(crate) fn borrow_in_own_table(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller's lock keeps the descriptor open in the shared table until the copy exists, and nobody
     // closes anything in the copy but the calling thread, after its last use of this borrow.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Where in the guard a waiter puts its mark: far behind any text. The mark is a lock of the open file, which has
+/// nothing to do with the flock that is waited for.
+fn mark_of(kind: libc::c_int) -> libc::flock {
+    let narrow = |wide: libc::c_int| libc::c_short::try_from(wide).unwrap_or_default();
+    libc::flock {
+        l_type: narrow(kind),
+        l_whence: narrow(libc::SEEK_SET),
+        l_start: 1 << 40,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+/// Marks whoever has `guard` open through this descriptor as waiting, or takes the mark away.
+pub(crate) fn set_waiting(guard: &File, waiting: bool) -> io::Result<()> {
+    let mark = mark_of(if waiting {
+        libc::F_RDLCK
+    } else {
+        libc::F_UNLCK
+    });
+    fcntl(guard, FcntlArg::F_OFD_SETLK(&mark))?;
+    Ok(())
+}
+
+/// Returns whether anybody else waits for `guard`.
+pub(crate) fn is_awaited(guard: &File) -> bool {
+    let mut mark = mark_of(libc::F_WRLCK);
+    let asked = fcntl(guard, FcntlArg::F_OFD_GETLK(&mut mark));
+    asked.is_ok() && i32::from(mark.l_type) != libc::F_UNLCK
 }

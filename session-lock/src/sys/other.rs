@@ -69,3 +69,11 @@ pub(crate) fn rename_to_free_name(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -
 pub(crate) fn parent(_pid: u32) -> Option<u32> {
     None
 }
+
+pub(crate) fn set_waiting(_guard: &File, _waiting: bool) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn is_awaited(_guard: &File) -> bool {
+    false
+}
