@@ -222,7 +222,7 @@ impl<'a> Screen<'a> {
         }
         match reply.role {
             Role::SystemError => {
-                self.stream.end_line()?;
+                self.stream.give_up()?;
                 let words = self.cx.report.paint(Paint::Bad, "failed:");
                 self.cx
                     .report
@@ -286,7 +286,10 @@ impl<'a> Screen<'a> {
             Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => return Ok(Heard::More),
             Err(error) => return Err(input::unreadable(error.into())),
         };
-        self.prompt_shown = false;
+        if bytes[..read].contains(&b'\n') {
+            // The terminal has echoed the end of the line: the prompt is above the cursor now.
+            self.prompt_shown = false;
+        }
         self.typed.extend_from_slice(&bytes[..read]);
         while let Some(end) = self.typed.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.typed.drain(..=end).collect();

@@ -67,7 +67,7 @@ pub(super) fn ask(
     } else if !failed {
         screen.finish(&reply.content)?;
     } else {
-        screen.end_line()?;
+        screen.give_up()?;
         if let Some((_, details)) = reply.content.split_once('\n') {
             cx.report.aside(details);
         }
@@ -130,7 +130,10 @@ pub(super) fn streamed(session: &Path) -> Option<String> {
 pub(super) struct Stream<'a> {
     cx: &'a Context<'a>,
     live: bool,
+    /// The reply in the making, as far as it is on the screen.
     shown: String,
+    /// Whether the cursor stands behind the last of it.
+    mid_line: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -139,6 +142,7 @@ impl<'a> Stream<'a> {
             cx,
             live: cx.report.out_is_terminal() && !cx.report.is_json(),
             shown: String::new(),
+            mid_line: false,
         }
     }
 
@@ -148,6 +152,7 @@ impl<'a> Stream<'a> {
             cx,
             live: true,
             shown: String::new(),
+            mid_line: false,
         }
     }
 
@@ -173,29 +178,39 @@ impl<'a> Stream<'a> {
     pub(super) fn piece(&mut self, piece: &str) {
         if self.live {
             self.shown.push_str(piece);
+            self.mid_line = !piece.ends_with('\n');
             // A terminal that went away is noticed when the reply itself is printed.
             drop(self.cx.report.speech(piece));
         }
     }
 
-    /// Shows what is missing of the whole reply and ends its line.
+    /// Shows what is missing of the whole reply and ends its line; what comes next is another reply.
     pub(super) fn finish(&mut self, whole: &str) -> Outcome<()> {
         let rest = match whole.strip_prefix(self.shown.as_str()) {
             Some(rest) => rest.to_owned(),
-            // The agent took something back (it rewrote its output): the whole reply stands below what was seen.
             None if whole.trim_end() == self.shown.trim_end() => String::new(),
-            None => format!("\n{whole}"),
+            // The agent took something back (it rewrote its output): the whole reply stands below what was seen.
+            None => {
+                self.end_line()?;
+                whole.to_owned()
+            }
         };
         self.cx.report.speech(&rest)?;
-        self.shown.push_str(&rest);
+        if !rest.is_empty() {
+            self.mid_line = !rest.ends_with('\n');
+        }
+        self.give_up()
+    }
+
+    /// Ends the line of a reply that does not come; what comes next is another one.
+    pub(super) fn give_up(&mut self) -> Outcome<()> {
+        self.shown.clear();
         self.end_line()
     }
 
-    /// Ends the line that was begun.
+    /// Goes to a new line for other words; the reply goes on below them.
     pub(super) fn end_line(&mut self) -> Outcome<()> {
-        let needed = !self.shown.is_empty() && !self.shown.ends_with('\n');
-        self.shown.clear();
-        if needed {
+        if std::mem::take(&mut self.mid_line) {
             self.cx.report.speech("\n")
         } else {
             Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Nothing is polled: the session's directory tells of the reply and of its pieces, the service's directory of what happens to the chat.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::patience::Patience;
 use crate::report::one_line;
 use crate::store::StoreError;
 use crate::store::graph::ChatId;
-use crate::store::messages::{Message, Side, Tail};
+use crate::store::messages::{self, Message, Side, Tail};
 use crate::store::resolve::{self, Make};
 use crate::store::watch::{DirWatch, Woke};
 use crate::store::workspace::Workspace;
@@ -95,15 +96,25 @@ impl<'a> ReplyWatch<'a> {
             Patience::For(span) => clock::steady().checked_add(span),
         };
         let mut replies = Tail::new(&self.dir, Side::Outbox, 0);
+        // What streams now may be the reply to an earlier message.
+        let mut ahead: BTreeSet<u64> = messages::unanswered(&self.dir)?
+            .iter()
+            .map(|message| message.id)
+            .filter(|id| *id < inbox_id)
+            .collect();
         loop {
-            if let Some(reply) = replies
-                .read_new()?
-                .into_iter()
-                .find(|reply| reply.in_reply_to == Some(inbox_id))
-            {
-                return Ok(reply);
+            for reply in replies.read_new()? {
+                match reply.in_reply_to {
+                    Some(id) if id == inbox_id => return Ok(reply),
+                    Some(id) => {
+                        ahead.remove(&id);
+                    }
+                    None => {}
+                }
             }
-            stream.show_file(&self.dir);
+            if ahead.is_empty() {
+                stream.show_file(&self.dir);
+            }
             self.give_up_if_nothing_will_come()?;
             self.wait(deadline)?;
         }
