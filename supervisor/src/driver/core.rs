@@ -1,7 +1,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,27 +9,24 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 
 use super::UnitId;
-use super::handle::{Adopted, Control, Down, Shutdown, UnitReport};
-use super::host::{Host, Prepared};
-use super::unit::{Run, Stage, Unit, Watch};
-use crate::tree::{self, Report, Table};
-use crate::{
-    Action, Epoch, Event, Generation, Holder, Machine, Moment, SpawnFailure, StartReason, State,
-    clock,
-};
+use super::handle::{Control, Down};
+use super::host::Host;
+use super::unit::{Unit, Watch};
+use crate::tree::{self, Table};
+use crate::{Action, Epoch, Event, Generation, Holder, Moment, StartReason, State, clock};
 
 /// The driver's thread: everything it knows.
 pub(super) struct Core<H> {
     pub(super) host: H,
     pub(super) units: HashMap<UnitId, Unit>,
-    timers: BTreeSet<(Moment, UnitId, Timer)>,
-    tokens: HashMap<u64, (UnitId, Watched)>,
+    pub(super) timers: BTreeSet<(Moment, UnitId, Timer)>,
+    pub(super) tokens: HashMap<u64, (UnitId, Watched)>,
     next_token: u64,
     epoll: Epoll,
     waker: Arc<EventFd>,
     receiver: Receiver<Control>,
     /// Starts that were decided and not yet made; each is checked again before.
-    starts: VecDeque<Start>,
+    pub(super) starts: VecDeque<Start>,
     /// Events that follow from what an action met.
     pending: VecDeque<(UnitId, Event)>,
     /// Units whose process tree is to be looked at in the next pass.
@@ -39,7 +35,7 @@ pub(super) struct Core<H> {
     pub(super) leaders: HashSet<u32>,
     /// Whether the kernel can tell the children of a process.
     pub(super) near: bool,
-    closing: Option<Closing>,
+    pub(super) closing: Option<Closing>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,16 +52,16 @@ pub(super) enum Watched {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Start {
-    unit: UnitId,
-    generation: Generation,
-    epoch: Epoch,
-    reason: StartReason,
+pub(super) struct Start {
+    pub(super) unit: UnitId,
+    pub(super) generation: Generation,
+    pub(super) epoch: Epoch,
+    pub(super) reason: StartReason,
 }
 
-struct Closing {
-    done: Vec<Sender<Down>>,
-    sum: Down,
+pub(super) struct Closing {
+    pub(super) done: Vec<Sender<Down>>,
+    pub(super) sum: Down,
 }
 
 /// The waker's token; all others are counted up from here.
@@ -192,182 +188,9 @@ impl<H: Host> Core<H> {
         }
     }
 
-    fn drain_pending(&mut self) {
+    pub(super) fn drain_pending(&mut self) {
         while let Some((unit, event)) = self.pending.pop_front() {
             self.feed(unit, event);
-        }
-    }
-
-    // Handles.
-
-    fn obey(&mut self, control: Control) -> std::ops::ControlFlow<()> {
-        use std::ops::ControlFlow::{Break, Continue};
-        match control {
-            Control::Add { unit, machine } => self.add(unit, *machine),
-            Control::Event { unit, event } => self.feed(unit, event),
-            Control::Stop { unit, event, done } => self.stop(unit, event, done),
-            Control::Adopt {
-                unit,
-                pid,
-                start_ticks,
-                answer,
-            } => {
-                let adopted = self.adopt(unit, pid, start_ticks);
-                reply(&answer, adopted);
-            }
-            Control::Signal { unit, signal } => self.signal(unit, signal),
-            Control::Policy { unit, policy } => {
-                if let Some(entry) = self.units.get_mut(&unit) {
-                    entry.machine.set_policy(policy);
-                }
-            }
-            Control::Remove { unit, done } => {
-                if let Some(entry) = self.units.get_mut(&unit) {
-                    entry.removing = true;
-                }
-                self.stop(unit, Event::Stop, done);
-            }
-            Control::Explain { unit, answer } => {
-                let now = clock::now();
-                let report = self.units.get(&unit).map(|entry| UnitReport {
-                    explanation: entry.machine.explain(now),
-                    stop_step: entry.run.as_ref().and_then(|run| match run.stage {
-                        Stage::Asked(step) => Some(step),
-                        Stage::Up | Stage::Observing | Stage::Sweeping | Stage::AwaitingStatus => {
-                            None
-                        }
-                    }),
-                });
-                reply(&answer, report);
-            }
-            Control::List { answer } => {
-                let mut list: Vec<(UnitId, State)> = self
-                    .units
-                    .iter()
-                    .map(|(unit, entry)| (*unit, entry.machine.state().clone()))
-                    .collect();
-                list.sort_by_key(|(unit, _)| *unit);
-                reply(&answer, list);
-            }
-            Control::Snapshot { unit, answer } => {
-                reply(
-                    &answer,
-                    self.units.get(&unit).map(|entry| entry.machine.clone()),
-                );
-            }
-            Control::Shutdown {
-                how: Shutdown::LeaveRunning,
-                done,
-            } => {
-                // Dropping a `Child` neither kills nor reaps it.
-                reply(&done, Down::default());
-                return Break(());
-            }
-            Control::Shutdown {
-                how: Shutdown::StopAll,
-                done,
-            } => {
-                self.close(&Event::Stop, Some(done));
-            }
-            Control::Shutdown {
-                how: Shutdown::KillAll,
-                done,
-            } => {
-                self.close(&Event::Kill, Some(done));
-            }
-            Control::NobodyLeft => self.close(&Event::Stop, None),
-        }
-        self.drain_pending();
-        Continue(())
-    }
-
-    fn add(&mut self, unit: UnitId, machine: Machine) {
-        if self.closing.is_some() || self.units.contains_key(&unit) {
-            return;
-        }
-        let entry = Unit {
-            machine,
-            run: None,
-            watch: None,
-            deadline: None,
-            waiting: Vec::new(),
-            removing: false,
-        };
-        self.units.insert(unit, entry);
-        self.sync_deadline(unit);
-    }
-
-    fn stop(&mut self, unit: UnitId, event: Event, done: Sender<Down>) {
-        let Some(entry) = self.units.get_mut(&unit) else {
-            reply(&done, Down::default());
-            return;
-        };
-        if entry.run.is_some() {
-            entry.waiting.push(done);
-            self.feed(unit, event);
-        } else {
-            self.feed(unit, event);
-            reply(&done, Down::default());
-            self.forget_if_removing(unit);
-        }
-    }
-
-    fn close(&mut self, event: &Event, done: Option<Sender<Down>>) {
-        self.starts.clear();
-        let closing = self.closing.get_or_insert_with(|| Closing {
-            done: Vec::new(),
-            sum: Down::default(),
-        });
-        closing.done.extend(done);
-        let units: Vec<UnitId> = self.units.keys().copied().collect();
-        for unit in units {
-            self.feed(unit, event.clone());
-        }
-    }
-
-    fn is_closed(&mut self) -> bool {
-        if self.closing.is_none() || self.units.values().any(|entry| entry.run.is_some()) {
-            return false;
-        }
-        if let Some(closing) = self.closing.take() {
-            for done in &closing.done {
-                reply(done, closing.sum.clone());
-            }
-        }
-        true
-    }
-
-    /// Adds what one unit's end came to to the sum that a shutdown reports.
-    pub(super) fn book_closing(&mut self, report: &Report) {
-        if let Some(closing) = &mut self.closing {
-            closing.sum.was_running = true;
-            closing
-                .sum
-                .report
-                .ended
-                .extend(report.ended.iter().cloned());
-            closing
-                .sum
-                .report
-                .survivors
-                .extend(report.survivors.iter().cloned());
-            let unreadable = closing.sum.report.unreadable.max(report.unreadable);
-            closing.sum.report.unreadable = unreadable;
-        }
-    }
-
-    pub(super) fn forget_if_removing(&mut self, unit: UnitId) {
-        let gone = self
-            .units
-            .get(&unit)
-            .is_some_and(|entry| entry.removing && entry.run.is_none());
-        if gone {
-            self.unwatch(unit);
-            if let Some(entry) = self.units.remove(&unit)
-                && let Some(at) = entry.deadline
-            {
-                self.timers.remove(&(at, unit, Timer::Machine));
-            }
         }
     }
 
@@ -406,7 +229,7 @@ impl<H: Host> Core<H> {
         }
     }
 
-    fn sync_deadline(&mut self, unit: UnitId) {
+    pub(super) fn sync_deadline(&mut self, unit: UnitId) {
         let Some(entry) = self.units.get_mut(&unit) else {
             return;
         };
@@ -438,191 +261,6 @@ impl<H: Host> Core<H> {
         if let Some(due) = due {
             self.timers.insert((due, unit, Timer::Run));
         }
-    }
-
-    // Starts.
-
-    fn start(&mut self, start: Start) {
-        let Start {
-            unit,
-            generation,
-            epoch,
-            reason,
-        } = start;
-        let Some(entry) = self.units.get(&unit) else {
-            return;
-        };
-        let wanted = matches!(
-            entry.machine.state(), State::Starting { generation: now, .. } if *now == generation
-        );
-        // A stop came in between: the wish that this start follows from is void.
-        if !wanted || entry.machine.epoch() != epoch || self.closing.is_some() {
-            return;
-        }
-        let event = match self.host.prepare(unit, generation, reason) {
-            Prepared::Go(mut command) => {
-                let program = command.get_program().to_owned();
-                match command.spawn() {
-                    Ok(child) => return self.started(unit, generation, child),
-                    Err(error) => {
-                        let failure = self.host.spawn_error(unit, &program, &error);
-                        Event::SpawnFailed {
-                            generation,
-                            failure,
-                        }
-                    }
-                }
-            }
-            Prepared::Held { holder, watchable } => Event::Held {
-                generation,
-                holder,
-                watchable,
-            },
-            Prepared::NotNeeded => Event::NotNeeded { generation },
-            Prepared::Refused { reason } => Event::SpawnFailed {
-                generation,
-                failure: SpawnFailure::Permanent { reason },
-            },
-            Prepared::NotNow { reason, after } => Event::NotNow {
-                generation,
-                reason,
-                after,
-            },
-        };
-        self.feed(unit, event);
-    }
-
-    fn started(&mut self, unit: UnitId, generation: Generation, mut child: Child) {
-        let pid = child.id();
-        // The child is not reaped yet, so that its pid can only mean itself.
-        let opened = tree::open(pid).and_then(|descriptor| {
-            let start =
-                tree::start_ticks(pid).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let token = self.register(unit, Watched::Process(generation), &descriptor)?;
-            Ok((descriptor, start, token))
-        });
-        let (descriptor, start_ticks, token) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                // What cannot be watched must not run.
-                let ended = child.kill().and_then(|()| child.wait());
-                if let Err(error) = ended {
-                    log::warn!("failed to end pid {pid}, which cannot be watched: {error}");
-                }
-                let reason = format!("failed to watch the new process: {error}");
-                let failure = SpawnFailure::Transient { reason };
-                return self.feed(
-                    unit,
-                    Event::SpawnFailed {
-                        generation,
-                        failure,
-                    },
-                );
-            }
-        };
-        self.leaders.insert(pid);
-        let marker = self.host.marker(unit);
-        let run = Run {
-            pid,
-            start_ticks,
-            generation,
-            child: Some(child),
-            descriptor: Some(descriptor),
-            token: Some(token),
-            since: clock::now(),
-            gone_at: None,
-            stop_asked: false,
-            stage: Stage::Up,
-            ladder: None,
-            marker,
-            sweep: None,
-            dying: HashMap::new(),
-            timer: None,
-            give_up_at: None,
-            asked: 0,
-            report: Report::default(),
-            status: None,
-        };
-        if let Some(entry) = self.units.get_mut(&unit) {
-            entry.run = Some(Box::new(run));
-        }
-        self.host.spawned(unit, generation, pid, start_ticks);
-        self.feed(unit, Event::Spawned { generation, pid });
-    }
-
-    fn adopt(&mut self, unit: UnitId, pid: u32, start_ticks: u64) -> Adopted {
-        let Some(entry) = self.units.get(&unit) else {
-            return Adopted::Refused;
-        };
-        if entry.run.is_some() || self.closing.is_some() || pid <= 1 {
-            return Adopted::Refused;
-        }
-        let descriptor = match open_if_same(pid, start_ticks) {
-            Ok(descriptor) => descriptor,
-            Err(error) => {
-                log::warn!("failed to watch pid {pid}, which is not adopted: {error}");
-                return Adopted::Refused;
-            }
-        };
-        let since = clock::moment_of_ticks(start_ticks);
-        let token = match &descriptor {
-            Some(descriptor) => {
-                // The generation is not known before the machine has agreed.
-                match self.register(unit, Watched::Process(Generation(0)), descriptor) {
-                    Ok(token) => Some(token),
-                    Err(error) => {
-                        log::warn!("failed to watch pid {pid}, which is not adopted: {error}");
-                        return Adopted::Refused;
-                    }
-                }
-            }
-            None => None,
-        };
-        self.feed(unit, Event::Adopted { pid, since });
-        let process = self
-            .units
-            .get(&unit)
-            .and_then(|entry| entry.machine.state().process());
-        let Some((_, generation)) = process else {
-            if let (Some(token), Some(descriptor)) = (token, &descriptor) {
-                self.unregister(token, descriptor);
-            }
-            return Adopted::Refused;
-        };
-        if let Some(token) = token {
-            self.tokens
-                .insert(token, (unit, Watched::Process(generation)));
-        }
-        let marker = self.host.marker(unit);
-        let run = Run {
-            pid,
-            start_ticks,
-            generation,
-            child: None,
-            descriptor,
-            token,
-            since,
-            gone_at: None,
-            stop_asked: false,
-            stage: Stage::Up,
-            ladder: None,
-            marker,
-            sweep: None,
-            dying: HashMap::new(),
-            timer: None,
-            give_up_at: None,
-            asked: 0,
-            report: Report::default(),
-            status: None,
-        };
-        if let Some(entry) = self.units.get_mut(&unit) {
-            entry.run = Some(Box::new(run));
-        }
-        if token.is_some() {
-            return Adopted::Alive;
-        }
-        self.process_ready(unit, generation);
-        Adopted::Ended
     }
 
     // Descriptors.
@@ -689,7 +327,7 @@ impl<H: Host> Core<H> {
         self.pending.push_back((unit, event));
     }
 
-    fn unwatch(&mut self, unit: UnitId) {
+    pub(super) fn unwatch(&mut self, unit: UnitId) {
         let watch = self
             .units
             .get_mut(&unit)
@@ -697,18 +335,6 @@ impl<H: Host> Core<H> {
         if let Some(watch) = watch {
             self.unregister(watch.token, &watch.descriptor);
         }
-    }
-}
-
-/// Opens the process if it still is the one that started then; `None` if it is gone.
-fn open_if_same(pid: u32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
-    match tree::open(pid) {
-        Ok(descriptor) => {
-            let same = tree::start_ticks(pid) == Some(start_ticks);
-            Ok(same.then_some(descriptor))
-        }
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The driver: executes what machines decide, for many units on one thread.
 
+mod controls;
 mod core;
 mod ending;
 mod foreground;
 mod handle;
 mod host;
+mod starting;
 mod unit;
 
 use std::error::Error;

@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use super::handle::Down;
 use super::host::Ladder;
-use crate::tree::{Marker, Sweep, Target};
+use crate::tree::{Marker, Report, Sweep, Target};
 use crate::{Generation, Machine, Moment};
 
 /// One unit. Without a process it is its machine and little more.
@@ -55,7 +55,7 @@ pub(super) struct Run {
     pub(super) give_up_at: Option<Moment>,
     /// How often the status of an adopted process was asked for.
     pub(super) asked: u32,
-    pub(super) report: crate::tree::Report,
+    pub(super) report: Report,
     pub(super) status: Option<ExitStatus>,
 }
 
@@ -75,6 +75,37 @@ pub(super) enum Stage {
 }
 
 impl Run {
+    /// Returns a run that is up and that nobody watches yet.
+    pub(super) fn new(
+        pid: u32,
+        start_ticks: u64,
+        generation: Generation,
+        since: Moment,
+        marker: Option<Marker>,
+    ) -> Self {
+        Self {
+            pid,
+            start_ticks,
+            generation,
+            child: None,
+            descriptor: None,
+            token: None,
+            since,
+            gone_at: None,
+            stop_asked: false,
+            stage: Stage::Up,
+            ladder: None,
+            marker,
+            sweep: None,
+            dying: HashMap::new(),
+            timer: None,
+            give_up_at: None,
+            asked: 0,
+            report: Report::default(),
+            status: None,
+        }
+    }
+
     pub(super) fn target(&self) -> Target {
         Target {
             leader: Some((self.pid, self.start_ticks)),

@@ -8,13 +8,14 @@ use supervisor::{
     Action, Disposition, Event, Generation, Holder, Moment, Policy, SpawnFailure, Stamp, State,
 };
 
+use super::dice::Dice;
 use super::faults::{Brain, Fault};
 use super::names;
 use super::rules::{Before, Rule, Rules, Truth, Violation};
 
 /// What the program does these days.
 #[derive(Clone, Copy, Debug)]
-enum Mood {
+pub(super) enum Mood {
     Healthy,
     Short,
     Crashing,
@@ -36,7 +37,7 @@ const MOODS: [Mood; 7] = [
 
 /// What is going to happen at some moment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Plan {
+pub(super) enum Plan {
     /// The driver gets to a start that was handed out.
     MakeStart {
         generation: u64,
@@ -62,12 +63,12 @@ enum Plan {
 }
 
 #[derive(Clone, Debug)]
-struct Process {
-    serial: u64,
-    generation: Generation,
-    since: Moment,
-    disposition: Disposition,
-    gone: bool,
+pub(super) struct Process {
+    pub(super) serial: u64,
+    pub(super) generation: Generation,
+    pub(super) since: Moment,
+    pub(super) disposition: Disposition,
+    pub(super) gone: bool,
 }
 
 /// How often what occurred, over all worlds.
@@ -81,29 +82,29 @@ pub(crate) struct Tally {
 }
 
 pub(crate) struct World<'a> {
-    policy: Policy,
-    fault: Option<Fault>,
-    brain: Brain,
-    rules: Rules,
-    tally: &'a mut Tally,
-    dice: Dice,
-    now: Moment,
-    wall: Duration,
-    lived: Duration,
-    boot: u64,
-    plans: BinaryHeap<Reverse<(Moment, u64, Plan)>>,
-    planned: u64,
-    answers: BTreeMap<u64, Event>,
-    start_pending: Option<Generation>,
-    process: Option<Process>,
-    serial: u64,
-    holder: Option<(Holder, bool)>,
-    mood: Mood,
-    needed: bool,
-    busy_host: bool,
+    pub(super) policy: Policy,
+    pub(super) fault: Option<Fault>,
+    pub(super) brain: Brain,
+    pub(super) rules: Rules,
+    pub(super) tally: &'a mut Tally,
+    pub(super) dice: Dice,
+    pub(super) now: Moment,
+    pub(super) wall: Duration,
+    pub(super) lived: Duration,
+    pub(super) boot: u64,
+    pub(super) plans: BinaryHeap<Reverse<(Moment, u64, Plan)>>,
+    pub(super) planned: u64,
+    pub(super) answers: BTreeMap<u64, Event>,
+    pub(super) start_pending: Option<Generation>,
+    pub(super) process: Option<Process>,
+    pub(super) serial: u64,
+    pub(super) holder: Option<(Holder, bool)>,
+    pub(super) mood: Mood,
+    pub(super) needed: bool,
+    pub(super) busy_host: bool,
     /// The last state that was written down, for daemons that die.
-    saved: Option<(supervisor::Snapshot, Stamp)>,
-    trace: Option<Vec<String>>,
+    pub(super) saved: Option<(supervisor::Snapshot, Stamp)>,
+    pub(super) trace: Option<Vec<String>>,
 }
 
 /// Runs one world for so many happenings; returns the rule that broke, if one did,
@@ -184,14 +185,14 @@ impl<'a> World<'a> {
         world
     }
 
-    fn plan(&mut self, after: Duration, plan: Plan) {
+    pub(super) fn plan(&mut self, after: Duration, plan: Plan) {
         self.planned += 1;
         self.plans
             .push(Reverse((self.now + after, self.planned, plan)));
     }
 
     /// Things that come back by themselves, each at its own pace.
-    fn plan_again(&mut self, plan: Plan) {
+    pub(super) fn plan_again(&mut self, plan: Plan) {
         let seconds = match plan {
             Plan::Message => 1_000,
             Plan::Person => 6_000,
@@ -307,7 +308,7 @@ impl<'a> World<'a> {
     // The driver.
 
     #[expect(clippy::needless_pass_by_value, reason = "events are told and gone")]
-    fn tell(&mut self, event: Event) -> Result<(), Violation> {
+    pub(super) fn tell(&mut self, event: Event) -> Result<(), Violation> {
         let before = Before::of(&self.brain.machine, self.now);
         let step = self.brain.handle(event.clone(), self.now);
         let state = self.brain.machine.state().clone();
@@ -392,7 +393,7 @@ impl<'a> World<'a> {
             .seen(event, before, step, &self.brain.machine, &truth)
     }
 
-    fn plan_timer(&mut self) {
+    pub(super) fn plan_timer(&mut self) {
         if let Some(at) = self.brain.machine.deadline() {
             let exact = at.since(self.now);
             if self.dice.one_in(4) {
@@ -612,147 +613,5 @@ impl<'a> World<'a> {
             }
         }
         self.tell(event)
-    }
-
-    // The computer.
-
-    fn stamp(&self) -> Stamp {
-        Stamp {
-            boot: self.boot.to_string(),
-            at: self.now,
-            wall: self.wall,
-        }
-    }
-
-    fn save(&mut self) {
-        let stamp = self.stamp();
-        self.saved = Some((self.brain.machine.snapshot(stamp.clone()), stamp));
-    }
-
-    /// The daemon ends, in order or not, and starts again, on the same boot or not,
-    /// with a wall clock that somebody may have set.
-    fn daemon_restarts(&mut self) -> Result<(), Violation> {
-        let lost = self.dice.one_in(3) && self.saved.is_some();
-        let wanted_down = self.rules.wants_down();
-        let before = Before::of(&self.brain.machine, self.now);
-        let then = self.now;
-        if !lost {
-            self.save();
-        }
-        let Some((saved, stamp)) = self.saved.clone() else {
-            return Ok(());
-        };
-        let away = Duration::from_secs(self.dice.below(if self.dice.clone().one_in(3) {
-            3_000
-        } else {
-            3
-        }));
-        let reboot = self.dice.one_in(3);
-        if reboot {
-            self.boot += 1;
-            self.process = None;
-            self.now = Moment::from_secs(i64::try_from(self.dice.below(50)).unwrap_or(1));
-        } else {
-            self.now = self.now + away;
-        }
-        self.wall += away;
-        self.lived += away;
-        if self.dice.one_in(6) {
-            // Somebody sets the clock, up to an hour either way.
-            let jump = Duration::from_secs(self.dice.below(3_600));
-            self.wall = if self.dice.one_in(2) {
-                self.wall + jump
-            } else {
-                self.wall.saturating_sub(jump)
-            };
-        }
-        self.now_for_all(then, away, reboot);
-        let now = self.stamp();
-        let elapsed = if reboot {
-            now.wall.saturating_sub(stamp.wall)
-        } else {
-            away
-        };
-        let (new, at) = (self.now, stamp.at);
-        self.brain = Brain::restore(saved, &self.policy, self.fault, &now);
-        self.start_pending = None;
-        self.answers.clear();
-        self.rules.shift(|moment| {
-            if reboot {
-                new.before(elapsed).before(at.since(moment))
-            } else {
-                moment
-            }
-        });
-        let after = Before::of(&self.brain.machine, self.now);
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!(
-                "{} daemon restarts (reboot {reboot}, lost {lost}) → {:?}",
-                self.now, after.state
-            ));
-        }
-        self.rules.restored(&before, &after, lost)?;
-        self.plan_timer();
-        if let Some(process) = &self.process {
-            let since = process.since;
-            let pid = u32::try_from(process.serial).unwrap_or(1);
-            let gone = process.gone;
-            let serial = process.serial;
-            self.tell(Event::Adopted { pid, since })?;
-            if gone {
-                self.plan(Duration::ZERO, Plan::ProcessDown(serial));
-            }
-        }
-        // Wishes of people are written down by the host and outlive any daemon.
-        if wanted_down {
-            self.tell(Event::Stop)?;
-        }
-        if self.needed {
-            self.tell(Event::Wake)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Drops what only the former daemon would have done, and moves the rest to the
-    /// clock of the new boot.
-    fn now_for_all(&mut self, then: Moment, away: Duration, reboot: bool) {
-        let plans = std::mem::take(&mut self.plans);
-        let now = self.now;
-        for Reverse((at, number, plan)) in plans {
-            if matches!(
-                plan,
-                Plan::MakeStart { .. } | Plan::Answer(_) | Plan::Timer | Plan::EarlyTimer
-            ) {
-                continue;
-            }
-            if !reboot {
-                self.plans.push(Reverse((at, number, plan)));
-                continue;
-            }
-            let at = now + at.since(then).saturating_sub(away);
-            self.plans.push(Reverse((at, number, plan)));
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next() % bound }
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
     }
 }
