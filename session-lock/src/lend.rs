@@ -56,27 +56,27 @@ mod linux {
 
     pub(super) fn spawn(guard: BorrowedFd<'_>, command: &mut Command) -> io::Result<Child> {
         // The thread outlives this call, so the command goes there by value and comes back with the answer.
-        let mut moved = std::mem::replace(command, Command::new(""));
+        let (orders, order) = mpsc::sync_channel::<Command>(1);
         let (answers, answer) = mpsc::sync_channel(1);
         let (here, there) = UnixStream::pair()?;
         let guard = guard.as_raw_fd();
         let body = move || {
-            let spawned = spawn_in_own_table(guard, &mut moved, &there);
-            let watch = spawned
-                .as_ref()
-                .ok()
-                .and_then(|child| sys::open_process(child.id()).ok());
+            let Ok(mut command) = order.recv() else {
+                return;
+            };
+            let spawned = spawn_in_own_table(guard, &mut command, &there);
+            let child = spawned.as_ref().ok();
+            let watch = child.and_then(|spawned| sys::open_process(spawned.child.id()).ok());
             // The other side waits for this before it goes on, so the lock lives while the copy is made.
-            drop(answers.send((spawned, moved)));
+            drop(answers.send((spawned, command)));
             drop(there);
             linger(watch);
         };
-        let started = std::thread::Builder::new()
-            .name("lock-lender".to_owned())
-            .stack_size(STACK)
-            .spawn(body);
-        drop(started?);
-        let Ok((spawned, moved)) = answer.recv() else {
+        let lender = std::thread::Builder::new().name("lock-lender".to_owned());
+        drop(lender.stack_size(STACK).spawn(body)?);
+        // From here on the thread is there to take it and to give it back.
+        let sent = orders.send(std::mem::replace(command, Command::new("")));
+        let (Ok(()), Ok((spawned, moved))) = (sent, answer.recv()) else {
             return Err(io::Error::other(
                 "the thread that starts the child panicked",
             ));
@@ -109,12 +109,6 @@ mod linux {
         child: Child,
         /// Which of the three standard streams are pipes to us.
         pipes: [bool; 3],
-    }
-
-    impl Spawned {
-        fn id(&self) -> u32 {
-            self.child.id()
-        }
     }
 
     /// Runs in the thread that has a table of its own.

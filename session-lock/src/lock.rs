@@ -290,6 +290,14 @@ impl SessionLock {
     /// To unlock it now would free it under the borrowers too, because they share the open file. So this process
     /// closes its part and tries the guard anew: whoever gets it knows that nobody else has it.
     fn let_go_lent(&mut self) -> Result<Option<Released>, ReleaseError> {
+        let stranded = borrowers(self.former_guards.iter().map(|guard| guard.id));
+        if !stranded.is_empty() {
+            // They have a guard that lost its name, which nobody who comes will ask. Only the claim is left to speak
+            // for them, as long as this process lives.
+            self.former_guards.drain(..).for_each(Guard::leave);
+            return Ok(Some(Released::StillLent { pids: stranded }));
+        }
+        self.former_guards.clear();
         mark(&self.parts.guard, State::Left).map_err(self.failed("write", GUARD))?;
         let opened = files::open_regular(self.dir(), GUARD, OFlag::O_RDWR | OFlag::O_CREAT);
         let Opened::Regular(file, id, _) = opened.map_err(self.failed("open", GUARD))? else {
@@ -297,17 +305,10 @@ impl SessionLock {
                 io::ErrorKind::AlreadyExists.into(),
             ));
         };
-        let mut lent = vec![self.parts.guard.id];
+        let lent = self.parts.guard.id;
         std::mem::replace(&mut self.parts.guard, Guard::new(file, id)).leave();
-        for former in self.former_guards.drain(..) {
-            lent.push(former.id);
-            former.leave();
-        }
         for _ in 0..PROOF_TRIES {
-            let found = lent.iter().flat_map(|id| inherit::inheritors(*id));
-            let mut pids: Vec<u32> = found.filter(|it| it.lent).map(|it| it.pid).collect();
-            pids.sort_unstable();
-            pids.dedup();
+            let pids = borrowers([lent]);
             if !pids.is_empty() {
                 return Ok(Some(Released::StillLent { pids }));
             }
@@ -438,6 +439,15 @@ impl SessionLock {
             .push(std::mem::replace(&mut self.parts.guard, guard));
         Ok(true)
     }
+}
+
+/// Returns the processes that have one of the guards through a descriptor that was lent to them.
+fn borrowers(guards: impl IntoIterator<Item = FileId>) -> Vec<u32> {
+    let found = guards.into_iter().flat_map(inherit::inheritors);
+    let mut pids: Vec<u32> = found.filter(|it| it.lent).map(|it| it.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }
 
 impl Drop for SessionLock {

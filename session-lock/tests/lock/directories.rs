@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use session_lock::{
-    DirLock, DirLockError, HeldReason, Kind, Note, Overlap, Relation, Released, occupants,
+    DirLock, DirLockError, HeldReason, Kind, Note, Overlap, Relation, Released, Wait, occupants,
 };
 
 struct Place {
@@ -205,4 +206,34 @@ fn occupants_are_told_apart_by_what_they_have_to_do_with_the_lock() {
     drop(stdin);
     drop(borrower.stdin.take());
     borrower.wait().unwrap();
+}
+
+#[test]
+fn a_lock_above_is_waited_for() {
+    let place = Place::new();
+    let above = place.try_lock("above").unwrap();
+    let wait = Wait::Until(Instant::now() + Duration::from_secs(60));
+    let options = DirLock::options(&place.registry()).wait(wait);
+    let dir = place.dir("above/below");
+    let waiter = std::thread::spawn(move || {
+        options
+            .acquire(&dir)
+            .map(|lock| lock.directory().to_owned())
+    });
+    above.release().unwrap();
+    assert_eq!(
+        waiter.join().unwrap().unwrap(),
+        place.dir("above/below").canonicalize().unwrap()
+    );
+}
+
+#[test]
+fn a_deadline_that_has_passed_is_told_who_is_in_the_way() {
+    let place = Place::new();
+    let _above = place.try_lock("above").unwrap();
+    let options = DirLock::options(&place.registry()).wait(Wait::Until(Instant::now()));
+    assert_held(
+        options.acquire(&place.dir("above/below")),
+        &place.dir("above"),
+    );
 }

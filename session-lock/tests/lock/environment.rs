@@ -270,3 +270,38 @@ fn the_lock_works_without_proc() {
     assert_eq!(outcome(&wrapper, dir.path()), "got it");
     assert_eq!(names(dir.path()), [".handler.guard"]);
 }
+
+#[test]
+fn a_waiter_without_events_looks_for_itself() {
+    for (call, error) in [
+        ("inotify_init1", "EMFILE"),
+        ("inotify_add_watch", "ENOSPC"),
+        ("pidfd_open", "EMFILE"),
+    ] {
+        if !works("strace", &["-qq", "-o", "/dev/null", "true"]) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut holder = Player::start("hold", dir.path());
+        holder.hear();
+        let (trace, inject) = (
+            format!("trace={call}"),
+            format!("inject={call}:error={error}"),
+        );
+        let wrapper = [
+            "strace",
+            "-qq",
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            &trace,
+            "-e",
+            &inject,
+        ];
+        let mut waiter = Player::start_behind(&wrapper, "wait", dir.path());
+        assert_eq!(waiter.hear(), "waiting");
+        holder.kill();
+        assert!(waiter.hear().starts_with("got it"), "{call}");
+    }
+}

@@ -120,3 +120,43 @@ fn a_lent_lock_outlives_its_holder() {
     assert!(!inspect(dir.path()).unwrap().is_held());
     drop(SessionLock::try_acquire(dir.path(), Kind::Adapter).unwrap());
 }
+
+#[test]
+fn a_guard_deleted_while_it_is_lent_does_not_let_others_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lock = SessionLock::try_acquire(dir.path(), Kind::Adapter).unwrap();
+    let mut cat = Command::new("cat");
+    let mut child = lock
+        .spawn_lent(cat.stdin(Stdio::piped()).stdout(Stdio::null()))
+        .unwrap();
+    fs::remove_file(dir.path().join(".handler.guard")).unwrap();
+    assert_eq!(lock.verify().unwrap(), Standing::Repaired);
+    assert_eq!(
+        lock.release().unwrap(),
+        Released::StillLent {
+            pids: vec![child.id()]
+        }
+    );
+    assert!(inspect(dir.path()).unwrap().is_held());
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_command_can_be_lent_to_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = SessionLock::try_acquire(dir.path(), Kind::Adapter).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exit 3"]);
+    for _ in 0..3 {
+        assert_eq!(
+            lock.spawn_lent(&mut command)
+                .unwrap()
+                .wait()
+                .unwrap()
+                .code(),
+            Some(3)
+        );
+    }
+    assert_eq!(lock.release().unwrap(), Released::Released);
+}

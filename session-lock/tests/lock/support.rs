@@ -46,6 +46,10 @@ pub(crate) fn command(wrapper: &[&str], role: &str, dir: &Path) -> Command {
         .env(ROLE, role)
         .env(DIR, dir);
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    if !wrapper.is_empty() {
+        // Wrappers complain about what is done to them on purpose.
+        command.stderr(Stdio::null());
+    }
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
