@@ -1,17 +1,15 @@
 //! One lane with its lock, and what the driver adds to the rules: the token, the alarm, the group.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::clock;
 use super::group::Group;
+use super::mailbox::Mailbox;
 use super::shared::Shared;
 use super::slot::Cancelled;
+use super::sync::{AtomicU64, Mutex, MutexGuard};
 use super::task::{Task, TaskRef};
 use crate::config::LaneConfig;
 use crate::core::fifo::Waiting;
@@ -46,25 +44,6 @@ struct Grouped {
     permits: Vec<(u64, Arc<Group>)>,
 }
 
-/// Where tasks are left for a lane that somebody will look at anyway.
-///
-/// A submitter and a worker that meet at one lock for each task spend more time on the meeting than on the task.
-/// So the usual task is left here, under a lock of its own, and the worker takes all of them when it has none left.
-/// While `attended` is set somebody is bound to look: a worker that runs a task of this lane, or one that will take
-/// its token. Whoever clears it looks once more afterwards; whoever leaves a task looks at it afterwards, and sees
-/// to the lane themselves if it is clear. Both orders are sequentially consistent, so one of the two sees the other.
-struct Mailbox {
-    inbox: Mutex<Inbox>,
-    has_mail: AtomicBool,
-    attended: AtomicBool,
-}
-
-struct Inbox {
-    /// The number of the next task.
-    next_seq: u64,
-    mail: VecDeque<Waiting<TaskRef>>,
-}
-
 /// What became of a task that was to be left in the mailbox.
 pub(crate) enum Posted<C> {
     /// Somebody will take it. It has this number.
@@ -87,7 +66,7 @@ pub(crate) struct LaneCell {
     pub(crate) armed: AtomicU64,
     /// How many tasks neither wait nor hold a slot any more.
     gone: AtomicU64,
-    mailbox: Mailbox,
+    mailbox: Mailbox<Waiting<TaskRef>>,
     state: Mutex<LaneState>,
 }
 
@@ -114,14 +93,7 @@ impl LaneCell {
             name,
             armed: AtomicU64::new(0),
             gone: AtomicU64::new(0),
-            mailbox: Mailbox {
-                inbox: Mutex::new(Inbox {
-                    next_seq: 0,
-                    mail: VecDeque::new(),
-                }),
-                has_mail: AtomicBool::new(false),
-                attended: AtomicBool::new(false),
-            },
+            mailbox: Mailbox::new(),
             state: Mutex::new(LaneState {
                 core: Lane::new(config),
                 token: Token::None,
@@ -200,20 +172,15 @@ impl LaneCell {
         }
     }
 
-    /// Takes in what was left in the mailbox.
-    pub(crate) fn absorb(&self, state: &mut LaneState) {
-        if !self.mailbox.has_mail.load(SeqCst) {
-            return;
-        }
-        let mut inbox = self.mailbox.inbox.lock();
-        self.mailbox.has_mail.store(false, SeqCst);
-        // Nearly always this exchanges two buffers and is over.
-        state.core.submit_batch(&mut inbox.mail);
+    /// Takes in what was left in the mailbox. Nearly always this exchanges two buffers.
+    fn absorb(&self, state: &mut LaneState) {
+        self.mailbox
+            .empty_into(|mail| state.core.submit_batch(mail));
     }
 
     /// Returns whether somebody will look at the mailbox.
     pub(crate) fn is_attended(&self) -> bool {
-        self.mailbox.attended.load(SeqCst)
+        self.mailbox.is_attended()
     }
 
     /// Leaves a task in the mailbox, if the queue still takes work.
@@ -223,20 +190,12 @@ impl LaneCell {
         task: Arc<C>,
         is_open: impl FnOnce() -> bool,
     ) -> Posted<C> {
-        let mut inbox = self.mailbox.inbox.lock();
-        // Asked under this lock, so that closing can wait for everybody who saw the queue open.
-        if !is_open() {
+        let Some(slit) = self.mailbox.open(is_open) else {
             return Posted::Not(task);
-        }
-        let seq = inbox.next_seq;
-        inbox.next_seq += 1;
+        };
+        let seq = slit.number();
         let ahead = u32::try_from(self.ahead_of(seq)).unwrap_or(u32::MAX);
-        inbox
-            .mail
-            .push_back(Waiting::new(seq, since, ahead, None, task));
-        self.mailbox.has_mail.store(true, SeqCst);
-        drop(inbox);
-        if self.mailbox.attended.load(SeqCst) {
+        if slit.leave(Waiting::new(seq, since, ahead, None, task)) {
             Posted::Left(seq)
         } else {
             Posted::Unattended(seq)
@@ -245,20 +204,14 @@ impl LaneCell {
 
     /// Waits until everybody who is leaving a task has left it.
     pub(crate) fn fence(&self) {
-        drop(self.mailbox.inbox.lock());
+        self.mailbox.fence();
     }
 
     /// Returns the next number, for a task that goes into the lane itself. What was left before is taken in first, so
     /// that the waiting tasks stay sorted by number.
     pub(crate) fn next_seq(&self, state: &mut LaneState) -> u64 {
-        let mut inbox = self.mailbox.inbox.lock();
-        if !inbox.mail.is_empty() {
-            self.mailbox.has_mail.store(false, SeqCst);
-            state.core.submit_batch(&mut inbox.mail);
-        }
-        let seq = inbox.next_seq;
-        inbox.next_seq += 1;
-        seq
+        self.mailbox
+            .next_number(|mail| state.core.submit_batch(mail))
     }
 
     /// Returns how many tasks with a smaller number wait or hold a slot.
@@ -269,10 +222,7 @@ impl LaneCell {
     /// Gives memory back that only a busier lane needed.
     pub(crate) fn shrink(&self, state: &mut LaneState) {
         state.core.shrink();
-        let mut inbox = self.mailbox.inbox.lock();
-        if inbox.mail.is_empty() {
-            inbox.mail = VecDeque::new();
-        }
+        self.mailbox.shrink();
     }
 
     /// Says what follows from the state as it is now. Called at the end of every critical section that may
@@ -286,12 +236,7 @@ impl LaneCell {
             }
             let coming = state.token != Token::None || state.core.is_full();
             let attended = coming && state.core.needs_no_notice(now);
-            let before = self.mailbox.attended.load(Relaxed);
-            if attended == before {
-                break;
-            }
-            self.mailbox.attended.store(attended, SeqCst);
-            if attended || !self.mailbox.has_mail.load(SeqCst) {
+            if !self.mailbox.set_attended(attended) {
                 break;
             }
             self.absorb(state);

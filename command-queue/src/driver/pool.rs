@@ -16,9 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::{Condvar, Mutex};
 
 use super::clock;
+use super::crew::{Call, Crew};
 use super::lane::LaneCell;
 use super::shared::Shared;
 use super::worker::work;
@@ -46,21 +46,11 @@ pub(crate) struct Pool {
     max: usize,
     idle_leave: Duration,
     name: String,
-    /// Workers that were not given up, asleep or not.
-    threads: AtomicUsize,
-    asleep: AtomicUsize,
+    crew: Crew,
     /// When a worker last took or ended something.
     turnover: AtomicU64,
     /// Tokens taken so far; what the watchdog compares to see whether the workers get on.
     taken: AtomicUsize,
-    bed: Mutex<Bed>,
-    wake: Condvar,
-}
-
-/// Sleepers that were called and have not got up yet need not be called again.
-struct Bed {
-    sleepers: usize,
-    called: usize,
 }
 
 /// A token that a worker took.
@@ -68,15 +58,6 @@ pub(crate) struct Taken {
     pub(crate) lane: Arc<LaneCell>,
     /// Some time passed since the worker last looked at the clock.
     pub(crate) rested: bool,
-}
-
-enum Call {
-    /// A sleeper was called.
-    Called,
-    /// All sleepers had been called already and are about to get up.
-    Coming,
-    /// Nobody sleeps.
-    Nobody,
 }
 
 impl Pool {
@@ -87,27 +68,21 @@ impl Pool {
             sender,
             receiver,
             core: config.core_threads.clamp(1, max),
-            max,
             idle_leave: config.idle_leave,
             name: format!("{}-worker", config.thread_name),
-            threads: AtomicUsize::new(0),
-            asleep: AtomicUsize::new(0),
+            max,
+            crew: Crew::new(max),
             turnover: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
-            bed: Mutex::new(Bed {
-                sleepers: 0,
-                called: 0,
-            }),
-            wake: Condvar::new(),
         }
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.threads.load(Ordering::SeqCst)
+        self.crew.threads()
     }
 
     pub(crate) fn asleep(&self) -> usize {
-        self.asleep.load(Ordering::SeqCst)
+        self.crew.asleep()
     }
 
     pub(crate) fn taken(&self) -> usize {
@@ -133,8 +108,7 @@ impl Pool {
 
     /// Sees to it that somebody takes the tokens that wait.
     fn attend(&self, shared: &Arc<Shared>, now: Instant) {
-        let threads = self.threads();
-        let awake = threads.saturating_sub(self.asleep());
+        let awake = self.crew.awake();
         if awake == 0 {
             return self.rouse(shared, now);
         }
@@ -154,25 +128,9 @@ impl Pool {
     fn rouse(&self, shared: &Arc<Shared>, now: Instant) {
         // It will take something at once; until then nobody needs to wake another.
         self.turned_over(now);
-        match self.call() {
+        match self.crew.call() {
             Call::Called | Call::Coming => {}
             Call::Nobody => drop(self.add_worker(shared)),
-        }
-    }
-
-    fn call(&self) -> Call {
-        if self.asleep() == 0 {
-            return Call::Nobody;
-        }
-        let mut bed = self.bed.lock();
-        if bed.called < bed.sleepers {
-            bed.called += 1;
-            self.wake.notify_one();
-            Call::Called
-        } else if bed.called > 0 {
-            Call::Coming
-        } else {
-            Call::Nobody
         }
     }
 
@@ -183,7 +141,7 @@ impl Pool {
     /// Returns why the system would not start another thread.
     pub(crate) fn rouse_many(&self, shared: &Arc<Shared>, count: usize) -> io::Result<()> {
         for _ in 0..count.min(self.max) {
-            match self.call() {
+            match self.crew.call() {
                 Call::Called => {}
                 Call::Coming | Call::Nobody => self.add_worker(shared)?,
             }
@@ -193,12 +151,7 @@ impl Pool {
 
     /// Starts one worker, unless there are as many as there may be.
     fn add_worker(&self, shared: &Arc<Shared>) -> io::Result<()> {
-        let claimed = self
-            .threads
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |threads| {
-                (threads < self.max).then_some(threads + 1)
-            });
-        if claimed.is_err() {
+        if !self.crew.join() {
             return Ok(());
         }
         let worker = Arc::clone(shared);
@@ -206,7 +159,7 @@ impl Pool {
             .name(self.name.clone())
             .spawn(move || work(&worker));
         if let Err(error) = spawned {
-            self.threads.fetch_sub(1, Ordering::SeqCst);
+            self.crew.leave();
             log::warn!(
                 "failed to start a worker, {} remain: {error}",
                 self.threads()
@@ -220,7 +173,7 @@ impl Pool {
 
     /// A worker was given up; another may take its place.
     pub(crate) fn lose_thread(&self, shared: &Arc<Shared>) {
-        self.threads.fetch_sub(1, Ordering::SeqCst);
+        self.crew.leave();
         if !self.receiver.is_empty() {
             self.attend(shared, clock::now());
         }
@@ -229,9 +182,7 @@ impl Pool {
     /// Lets all workers leave once the channel is empty.
     pub(crate) fn stop(&self) {
         drop(self.sender.send(Ready::Stop));
-        let mut bed = self.bed.lock();
-        bed.called = bed.sleepers;
-        self.wake.notify_all();
+        self.crew.call_all();
     }
 
     /// Waits for a token. Returns nothing if this worker has to leave; it was taken off the count then.
@@ -247,7 +198,7 @@ impl Pool {
                     return Some(Taken { lane, rested });
                 }
                 Ok(Ready::Stop) => {
-                    self.threads.fetch_sub(1, Ordering::SeqCst);
+                    self.crew.leave();
                     drop(self.sender.send(Ready::Stop));
                     shared.watchdog.stop();
                     return None;
@@ -257,11 +208,11 @@ impl Pool {
             }
             rested = true;
             if !self.sleep() {
-                self.threads.fetch_sub(1, Ordering::SeqCst);
+                self.crew.leave();
                 if self.receiver.is_empty() {
                     return None;
                 }
-                self.threads.fetch_add(1, Ordering::SeqCst);
+                self.crew.rejoin();
             }
         }
     }
@@ -275,19 +226,8 @@ impl Pool {
                 return true;
             }
         }
-        let mut bed = self.bed.lock();
-        bed.sleepers += 1;
-        self.asleep.fetch_add(1, Ordering::SeqCst);
-        let mut in_time = true;
-        while self.receiver.is_empty() && bed.called == 0 && in_time {
-            in_time = !self.wake.wait_for(&mut bed, self.idle_leave).timed_out();
-        }
-        in_time |= bed.called > 0;
-        self.asleep.fetch_sub(1, Ordering::SeqCst);
-        bed.sleepers -= 1;
-        // Whoever gets up answers one call, if there was one; it need not be the one that was meant.
-        bed.called = bed.called.saturating_sub(1).min(bed.sleepers);
-        in_time
+        self.crew
+            .sleep(|| self.receiver.is_empty(), self.idle_leave)
     }
 
     /// A worker took or ended something.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::clock;
 use super::directory::Directory;
@@ -18,6 +18,7 @@ use super::lane::{After, LaneCell, LaneState, Posted, Token};
 use super::notify::Notifier;
 use super::pool::Pool;
 use super::slot::{Cancelled, SlotNotice};
+use super::sync::MutexGuard;
 use super::task::{Task, TaskRef};
 use super::watchdog::Watchdog;
 use crate::config::{Priority, QueueConfig};

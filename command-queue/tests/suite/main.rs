@@ -1,9 +1,12 @@
 //! One program for all tests of this crate, so that it is linked once.
 
 mod basics;
+mod closing;
 mod common;
 mod core;
 mod driver;
 mod incident;
 mod model;
+mod order;
 mod slot;
+mod world;
