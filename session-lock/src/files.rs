@@ -207,8 +207,8 @@ impl Guard {
         }
     }
 
-    /// Closes the descriptor and leaves the lock to whoever else has it open.
-    pub(crate) fn leave(mut self) {
+    /// Leaves the lock to whoever else has the file open; from now on a drop only closes the descriptor.
+    pub(crate) fn leave(&mut self) {
         self.locked_by = None;
     }
 }

@@ -290,14 +290,15 @@ impl SessionLock {
     /// To unlock it now would free it under the borrowers too, because they share the open file. So this process
     /// closes its part and tries the guard anew: whoever gets it knows that nobody else has it.
     fn let_go_lent(&mut self) -> Result<Option<Released>, ReleaseError> {
+        // Whatever goes wrong from here on, no drop may free the guard under a borrower.
+        self.parts.guard.leave();
+        self.former_guards.iter_mut().for_each(Guard::leave);
         let stranded = borrowers(self.former_guards.iter().map(|guard| guard.id));
         if !stranded.is_empty() {
             // They have a guard that lost its name, which nobody who comes will ask. Only the claim is left to speak
             // for them, as long as this process lives.
-            self.former_guards.drain(..).for_each(Guard::leave);
             return Ok(Some(Released::StillLent { pids: stranded }));
         }
-        self.former_guards.clear();
         mark(&self.parts.guard, State::Left).map_err(self.failed("write", GUARD))?;
         let opened = files::open_regular(self.dir(), GUARD, OFlag::O_RDWR | OFlag::O_CREAT);
         let Opened::Regular(file, id, _) = opened.map_err(self.failed("open", GUARD))? else {
@@ -306,7 +307,7 @@ impl SessionLock {
             ));
         };
         let lent = self.parts.guard.id;
-        std::mem::replace(&mut self.parts.guard, Guard::new(file, id)).leave();
+        self.parts.guard = Guard::new(file, id);
         for _ in 0..PROOF_TRIES {
             let pids = borrowers([lent]);
             if !pids.is_empty() {
