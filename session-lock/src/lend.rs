@@ -59,17 +59,17 @@ mod linux {
         let (orders, order) = mpsc::sync_channel::<Command>(1);
         let (answers, answer) = mpsc::sync_channel(1);
         let (here, there) = UnixStream::pair()?;
-        let guard = guard.as_raw_fd();
+        // By number, because whatever the thread owned it would close in its own table, and not in the shared one.
+        let (guard, there_fd) = (guard.as_raw_fd(), there.as_raw_fd());
         let body = move || {
             let Ok(mut command) = order.recv() else {
                 return;
             };
-            let spawned = spawn_in_own_table(guard, &mut command, &there);
+            let spawned = spawn_in_own_table(guard, &mut command, there_fd);
             let child = spawned.as_ref().ok();
             let watch = child.and_then(|spawned| sys::open_process(spawned.child.id()).ok());
             // The other side waits for this before it goes on, so the lock lives while the copy is made.
             drop(answers.send((spawned, command)));
-            drop(there);
             linger(watch);
         };
         let lender = std::thread::Builder::new().name("lock-lender".to_owned());
@@ -82,6 +82,7 @@ mod linux {
             ));
         };
         *command = moved;
+        drop(there);
         let Spawned { mut child, pipes } = spawned?;
         match receive(&here, pipes.iter().filter(|pipe| **pipe).count()) {
             Ok(received) => {
@@ -112,11 +113,7 @@ mod linux {
     }
 
     /// Runs in the thread that has a table of its own.
-    fn spawn_in_own_table(
-        guard: RawFd,
-        command: &mut Command,
-        to: &UnixStream,
-    ) -> io::Result<Spawned> {
+    fn spawn_in_own_table(guard: RawFd, command: &mut Command, to: RawFd) -> io::Result<Spawned> {
         sys::leave_shared_descriptors()?;
         let guard = sys::borrow_in_own_table(guard);
         fcntl(guard, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -132,7 +129,7 @@ mod linux {
         if !raw.is_empty() {
             let message = [ControlMessage::ScmRights(&raw)];
             let byte = [IoSlice::new(b"p")];
-            let sent = sendmsg::<()>(to.as_raw_fd(), &byte, &message, MsgFlags::empty(), None);
+            let sent = sendmsg::<()>(to, &byte, &message, MsgFlags::empty(), None);
             if let Err(errno) = sent {
                 return Err(abandon(child, errno.into()));
             }

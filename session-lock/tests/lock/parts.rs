@@ -17,6 +17,7 @@ pub(crate) fn play(role: &str, dir: &Path) {
         "try" => try_once(dir),
         "look" => say(&format!("{:?}", inspect(dir))),
         "lend" => lend(dir),
+        "lend-often" => lend_often(dir),
         "exec" => exec(dir),
         "obey" => obey(dir),
         "wait" => wait(dir),
@@ -64,6 +65,26 @@ fn lend(dir: &Path) {
     let child = lock.spawn_lent(&mut child).expect("cat");
     say(&child.id().to_string());
     listen();
+    say(&format!("{:?}", lock.release()));
+}
+
+/// Lends many times, and says how many descriptors that cost, and whether the lock is free afterwards.
+fn lend_often(dir: &Path) {
+    let lock = SessionLock::try_acquire(dir, Kind::ChatNex).expect("free");
+    let open = || std::fs::read_dir("/proc/self/fd").expect("a list").count();
+    let mut child = Command::new("cat");
+    child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut once = || {
+        let output = lock.spawn_lent(&mut child).expect("cat").wait_with_output();
+        assert!(output.expect("its end").status.success());
+    };
+    once();
+    let before = open();
+    (0..50).for_each(|_| once());
+    say(&(open() - before).to_string());
     say(&format!("{:?}", lock.release()));
 }
 

@@ -187,6 +187,14 @@ fn a_lent_child_that_asks_for_a_parent_death_signal_lives() {
 }
 
 #[test]
+fn lending_costs_no_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lender = Player::start("lend-often", dir.path());
+    assert_eq!(lender.hear(), "0");
+    assert_eq!(lender.hear(), "Ok(Released)");
+}
+
+#[test]
 fn the_work_of_a_killed_holder_keeps_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
