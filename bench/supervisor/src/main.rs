@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut report = String::new();
     writeln!(
         report,
-        "peer            units  restart p50/p99 ms  start ms  stop ms  500 killed ms  PSS KiB  wake-ups/s"
+        "peer            units  restart p50/p99 ms  start ms  stop ms  and itself ms  500 killed ms  PSS KiB  wake-ups/s"
     )?;
     for size in SIZES {
         for peer in Peer::all(&bin) {
@@ -72,6 +72,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     println!(
         "ours: standard policy with pauses of zero, a marker for each unit, every notice written to a file"
+    );
+    println!(
+        "stop: until the last child is gone, and until the supervisor is; ours has looked at all processes twice by then"
     );
     println!("not measured: children that do something, other machines, a loaded machine");
     Ok(())
@@ -123,18 +126,19 @@ fn measure(peer: &Peer, directory: &Path, size: usize) -> Result<String, Box<dyn
     let after: u64 = own.iter().map(|pid| watch::wakeups(*pid)).sum();
     let wakeups = after.saturating_sub(before) as f64 / IDLE.as_secs_f64();
 
-    let stopped = stop(&mut running, &children)?;
+    let (stopped, ended) = stop(&mut running, &children)?;
     let at = |share: f64| {
         let index = ((latencies.len() - 1) as f64 * share).round() as usize;
         latencies[index].as_secs_f64() * 1_000.0
     };
     Ok(format!(
-        "{:14} {size:6}  {:8.2} / {:7.2}  {:8.0}  {:7.0}  {:>13}  {pss:7}  {wakeups:10.1}",
+        "{:14} {size:6}  {:8.2} / {:7.2}  {:8.0}  {:7.0}  {:13.0}  {:>13}  {pss:7}  {wakeups:10.1}",
         peer.name(),
         at(0.5),
         at(0.99),
         start.as_secs_f64() * 1_000.0,
         stopped.as_secs_f64() * 1_000.0,
+        ended.as_secs_f64() * 1_000.0,
         burst.map_or("-".into(), |burst| format!(
             "{:.0}",
             burst.as_secs_f64() * 1_000.0
@@ -142,13 +146,14 @@ fn measure(peer: &Peer, directory: &Path, size: usize) -> Result<String, Box<dyn
     ))
 }
 
-/// Ends the supervisor and returns how long it took until the last child was gone.
-fn stop(running: &mut Running, children: &[u32]) -> Result<Duration, Box<dyn Error>> {
+/// Ends the supervisor and returns how long it took until the last child was gone,
+/// and until it had ended itself.
+fn stop(running: &mut Running, children: &[u32]) -> Result<(Duration, Duration), Box<dyn Error>> {
     let watched = watch::Deaths::of(children)?;
     let begun = Instant::now();
     running.stop()?;
     watched.wait(PATIENCE)?;
     let gone = begun.elapsed();
     running.join()?;
-    Ok(gone)
+    Ok((gone, begun.elapsed()))
 }

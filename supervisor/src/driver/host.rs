@@ -20,7 +20,8 @@ impl fmt::Display for UnitId {
 /// What a driver asks and tells the program that it works for.
 ///
 /// All methods are called on the driver's one thread and must not wait: while one
-/// of them runs, nothing else is started, stopped or noticed.
+/// of them runs, nothing else is started, stopped or noticed. A panic in one of them
+/// ends the driver and leaves its processes running.
 pub trait Host {
     /// Decides about a start: called before every attempt, also before those that
     /// only probe a lock. Before it returns [`Prepared::Go`] a host writes down why.

@@ -428,4 +428,29 @@ mod tests {
         sweep.unpin();
         assert_eq!(sweep.pass(&stranger, &mut |_| false).0, []);
     }
+
+    #[test]
+    fn what_could_not_be_read_makes_a_report_a_best_effort_if_there_is_a_marker() {
+        let dark = Table::from_entries([Entry {
+            unreadable: true,
+            ..entry(900_109, 1, 900_109, 20)
+        }]);
+        for (marker, best_effort) in [
+            (
+                Some(Marker {
+                    name: "M".into(),
+                    prefix: "x/".into(),
+                }),
+                true,
+            ),
+            (None, false),
+        ] {
+            let mut sweep = Sweep::new(Target {
+                marker,
+                ..target(900_100)
+            });
+            assert_eq!(sweep.pass(&dark, &mut |_| false).0, []);
+            assert_eq!(sweep.report(&dark).best_effort(), best_effort);
+        }
+    }
 }

@@ -432,4 +432,48 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [71, 75]);
     }
+
+    /// What the kernel does with orphans decides whether looking nearby is enough.
+    #[test]
+    fn orphans_that_left_their_session_are_found_nearby_as_well_as_everywhere() {
+        use std::io::Read;
+        use std::process::{Command, Stdio};
+
+        let value = format!("near-{}", std::process::id());
+        // The inner shell is an orphan in a session of its own when it writes.
+        let script = "(setsid sh -c 'sleep 1000 & echo; wait' &)";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .env("SUPERVISOR_NEAR", &value)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let floor = start_ticks(child.id()).unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child.wait().unwrap();
+
+        let marker = Marker {
+            name: "SUPERVISOR_NEAR".into(),
+            prefix: value,
+        };
+        let names = ["SUPERVISOR_NEAR"];
+        let none = HashSet::new();
+        let near = Table::read_near(&names, floor, &none, &none);
+        let everywhere = Table::read(&names, floor);
+        let ended = crate::tree::end(
+            None,
+            Some(&marker),
+            std::time::Duration::from_secs(10),
+            &mut |_| false,
+        );
+        let carriers = |table: io::Result<Table>| -> BTreeSet<u32> {
+            table.unwrap().carriers(&marker).collect()
+        };
+        let (near, everywhere) = (carriers(near), carriers(everywhere));
+        assert_eq!(near, everywhere);
+        assert_eq!(everywhere.len(), 2);
+        assert_eq!(ended.unwrap().ended.len(), 2);
+    }
 }
