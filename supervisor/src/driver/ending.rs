@@ -162,6 +162,7 @@ impl<H: Host> Core<H> {
                 self.passes.insert(unit);
             }
             Stage::AwaitingStatus => self.settle_status(unit),
+            // Neither sets a timer.
             Stage::Up | Stage::Observing => {}
         }
     }
@@ -228,11 +229,13 @@ impl<H: Host> Core<H> {
     }
 
     fn needs_all(&self, unit: UnitId) -> bool {
-        let run = self.units.get(&unit).and_then(|entry| entry.run.as_ref());
-        run.is_some_and(|run| {
+        let Some(entry) = self.units.get(&unit) else {
+            return false;
+        };
+        entry.run.as_ref().is_some_and(|run| {
             let verifying = run.sweep.as_ref().is_some_and(Sweep::is_verifying);
             // What was adopted may have been started below somebody else's reaper.
-            run.child.is_none() || (run.stop_asked && verifying)
+            run.child.is_none() || (verifying && entry.wants_proof())
         })
     }
 
@@ -270,21 +273,49 @@ impl<H: Host> Core<H> {
             }
             Err(error) => {
                 log::warn!("failed to list the processes, trying again: {error}");
-                let again = clock::now() + LOOK_AGAIN;
                 for unit in due {
-                    self.set_run_timer(*unit, Some(again));
+                    self.pass_blindly(*unit);
                 }
             }
         }
     }
 
-    fn pass(&mut self, unit: UnitId, table: &Table) {
-        let host = &mut self.host;
+    /// The processes cannot be listed, for want of descriptors or of `/proc`. A stop
+    /// goes on all the same, and says in the end that it could not look.
+    fn pass_blindly(&mut self, unit: UnitId) {
+        let now = clock::now();
         let Some(run) = self
             .units
             .get_mut(&unit)
             .and_then(|entry| entry.run.as_mut())
         else {
+            return;
+        };
+        if run.stage == Stage::Observing {
+            self.climb(unit, 0);
+            return;
+        }
+        let final_grace = run.ladder.as_ref().map_or(LOOK_AGAIN, |l| l.final_grace);
+        let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
+        if run.gone_at.is_none()
+            && let Some(descriptor) = &run.descriptor
+        {
+            send(descriptor, run.pid, Signal::KILL.as_raw());
+        } else if now >= give_up_at {
+            run.report.unreadable = 1;
+            self.settle_status(unit);
+            return;
+        }
+        self.set_run_timer(unit, Some(now + LOOK_AGAIN));
+    }
+
+    fn pass(&mut self, unit: UnitId, table: &Table) {
+        let host = &mut self.host;
+        let Some(entry) = self.units.get_mut(&unit) else {
+            return;
+        };
+        let proof = entry.wants_proof();
+        let Some(run) = entry.run.as_mut() else {
             return;
         };
         let Some(sweep) = &mut run.sweep else { return };
@@ -299,26 +330,15 @@ impl<H: Host> Core<H> {
             .ladder
             .get_or_insert_with(|| host.ladder(unit))
             .final_grace;
-        if run.stop_asked {
-            // One empty look nearby, then two at everything.
-            sweep.need_more(1);
-        }
+        // For a proof, one empty look nearby and then two at everything.
+        sweep.need_more(u32::from(proof));
         let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
         let (orders, next) = sweep.pass(table, &mut |pid| host.is_exempt(pid));
-        // Nobody is given up on before he was killed once, or he would stay frozen.
-        if next == Next::Done || (now >= give_up_at && sweep.is_killing()) {
+        let given_up = now >= give_up_at && sweep.is_killing();
+        if next == Next::Done || given_up {
             run.report = sweep.report(table);
-            let leader_gone = run.gone_at.is_some();
-            if leader_gone {
-                self.settle_status(unit);
-            } else if next == Next::Done {
-                // Its descriptor is about to say so as well.
-                self.process_ready(unit, generation);
-            } else {
-                self.report_stuck(unit);
-            }
-            return;
         }
+        let leader_gone = run.gone_at.is_some();
         for order in &orders {
             if let Some(descriptor) = tree::execute(order) {
                 match self.register(unit, Watched::Dying(generation), &descriptor) {
@@ -330,6 +350,18 @@ impl<H: Host> Core<H> {
                     Err(error) => log::debug!("failed to watch a dying process: {error}"),
                 }
             }
+        }
+        // Nobody is given up on before he was killed once, or he would stay frozen.
+        if next == Next::Done || given_up {
+            if leader_gone {
+                self.settle_status(unit);
+            } else if next == Next::Done {
+                // Its descriptor is about to say so as well.
+                self.process_ready(unit, generation);
+            } else {
+                self.report_stuck(unit);
+            }
+            return;
         }
         match next {
             Next::Again => {

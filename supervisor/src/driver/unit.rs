@@ -74,6 +74,13 @@ pub(super) enum Stage {
     AwaitingStatus,
 }
 
+impl Unit {
+    /// Returns true if somebody was promised that nobody is left.
+    pub(super) fn wants_proof(&self) -> bool {
+        !self.waiting.is_empty() || self.run.as_ref().is_some_and(|run| run.stop_asked)
+    }
+}
+
 impl Run {
     /// Returns a run that is up and that nobody watches yet.
     pub(super) fn new(
