@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use wg_cli::sim::{self, AsShipped, Census, Plan};
+use wg_cli::sim::{self, AsShipped, Census, EVENTS, Fault, Kind, Plan};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +45,15 @@ fn main() -> ExitCode {
             );
             return code(false);
         }
+    }
+    let rare: Vec<&str> = (Fault::ALL.iter().map(|fault| (Kind::Fault, fault.as_str())))
+        .chain(EVENTS.map(|event| (Kind::Event, event)))
+        .filter(|(kind, name)| seeds >= 10_000 && census.of(*kind, name) < 1_000)
+        .map(|(_, name)| name)
+        .collect();
+    if !rare.is_empty() {
+        println!("{census}too rare to mean anything: {}", rare.join(", "));
+        return code(false);
     }
     println!("{census}{seeds} seeds from {from}: every invariant held after every event");
     code(true)

@@ -39,7 +39,7 @@ fn every_invariant_holds_after_every_event_of_500_seeds_and_everything_occurs() 
         // There is no queue of turns in the simulated world.
         assert_eq!(reached, *state != ChatState::Queued, "state `{state}`");
     }
-    for event in EVENTS {
+    for event in sim::EVENTS {
         assert!(
             census.of(Kind::Event, event) > 0,
             "`{event}` never happened"
@@ -52,31 +52,6 @@ fn every_invariant_holds_after_every_event_of_500_seeds_and_everything_occurs() 
         );
     }
 }
-
-/// What must happen in the world for its claims to mean something.
-const EVENTS: [&str; 21] = [
-    "adopted",
-    "daemon_died",
-    "daemon_started",
-    "daemon_stopped",
-    "exited",
-    "forked_when_killed",
-    "handler_fell_over",
-    "leftover_ended",
-    "message_accepted",
-    "message_refused",
-    "purge_finished",
-    "release_requested",
-    "reply",
-    "sigkill",
-    "sigterm",
-    "spawn_failed",
-    "spawned",
-    "stranger_ended",
-    "system_error_reply",
-    "turn_finished",
-    "verb_refused",
-];
 
 /// The rules for handlers that the world has a cause for.
 const RULES: [&str; 15] = [

@@ -1,7 +1,5 @@
 //! What of one chat is on the disk, and outlives every process and every daemon.
 
-use std::collections::BTreeMap;
-
 use exit_classifier::Ending;
 use supervisor::Snapshot;
 
@@ -22,10 +20,10 @@ pub struct Disk {
     pub(super) outbox: Vec<u64>,
     /// Up to which message the handler is done.
     pub(super) cursor: u64,
-    /// How often each message was given to an agent.
-    pub(super) attempts: BTreeMap<u64, u32>,
-    /// The messages whose agent had shown output.
-    pub(super) shown: Vec<u64>,
+    /// The turn that was begun and has not ended: its message, and the number of the attempt.
+    pub(super) attempt: Option<(u64, u32)>,
+    /// Whether a reply was growing in that turn.
+    pub(super) shown: bool,
     /// How the last handler said that it would end.
     pub(super) exit: Option<(Pid, Ending)>,
     /// Whether the chat's agent makes sense.

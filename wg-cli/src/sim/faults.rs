@@ -45,6 +45,8 @@ faults! {
     StopDaemon = "stop the daemon and its handlers", 2;
     KeepHandlers = "stop the daemon, keep the handlers", 2;
     LoseStatus = "lose a status", 4;
+    Interrupt = "interrupt a turn", 4;
+    Steal = "a stranger steals a lock", 2;
     Seize = "a stranger takes a lock", 6;
     StrangerEnds = "a stranger ends", 5;
     JumpWall = "the wall clock jumps", 3;
@@ -53,9 +55,9 @@ faults! {
     DiskFull = "the disk is full", 4;
     Unreadable = "files cannot be read", 2;
     Sicken = "the handlers of a chat fall ill", 4;
-    BreakAgent = "the agent's settings break", 2;
+    BreakAgent = "the agent's settings break", 3;
     MendAgent = "the agent's settings are mended", 3;
-    Stop = "stop", 5;
+    Stop = "stop", 6;
     Resume = "resume", 7;
     Archive = "archive", 3;
     Restore = "restore", 7;
@@ -128,7 +130,13 @@ impl World<'_> {
                     }
                 }
             }
+            Fault::Interrupt => {
+                for pid in self.handlers(chat) {
+                    self.interrupt(pid);
+                }
+            }
             Fault::Seize => self.seize(chat),
+            Fault::Steal => self.steal(chat),
             Fault::StrangerEnds => {
                 let strangers = self.of_kind(|kind| matches!(kind, Kind::Stranger { .. }));
                 self.kill_one(&strangers);
@@ -212,15 +220,19 @@ impl World<'_> {
         if fault == Fault::KillHandler {
             self.kill(pid);
         } else {
-            self.tell_to_end(pid);
+            self.tell_to_stop(pid);
         }
     }
 
     /// A stranger takes the session, if nobody has it.
     fn seize(&mut self, chat: ChatNo) {
-        if self.lock_holder(chat).is_some() {
-            return;
+        if self.lock_holder(chat).is_none() {
+            self.steal(chat);
         }
+    }
+
+    /// A stranger takes the session, whoever has it.
+    fn steal(&mut self, chat: ChatNo) {
         let watchable = self.dice.chance(60);
         let proven = watchable && self.dice.chance(50);
         let pid = self.start_process(chat, None, Kind::Stranger { watchable, proven });
@@ -234,7 +246,7 @@ impl World<'_> {
             let chat = process.chat;
             self.ledger.external(chat, self.now);
             self.count(Counted::Event, "stranger_ended");
-            self.leave(pid, 0);
+            self.end_process(pid, exit_classifier::Ending::Code(0));
         }
     }
 

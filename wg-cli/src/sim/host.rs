@@ -10,7 +10,7 @@ use supervisor::{Event, Generation, Notice, SpawnFailure, StartReason as Cause};
 
 use super::census::Kind as Counted;
 use super::daemon::Run;
-use super::process::{Handler, Kind, Phase};
+use super::process::{Cut, Handler, Kind, Phase};
 use super::world::{ChatNo, Matter, Spawning, World};
 use crate::chat::{Decision, Findings, Happened};
 use crate::names::StartReason;
@@ -109,8 +109,10 @@ impl World<'_> {
         }
         let kind = Kind::Handler(Handler {
             phase: Phase::Fresh,
+            core: self.handler_core(),
             release_asked: false,
-            told_to_end: false,
+            told_to_stop: false,
+            cut: Cut::No,
             step_at: 0,
         });
         let pid = self.start_process(chat, Some(nonce), kind);

@@ -318,7 +318,9 @@ impl World<'_> {
             .as_ref()
             .is_some_and(|daemon| daemon.phase == Life::Up);
         let handlers: Vec<Pid> = self.handlers(chat);
-        let against = up && self.disks[chat].wish() != Wish::Run && !handlers.is_empty();
+        let has_run = self.unit(chat).is_some_and(|unit| unit.run.is_some());
+        let against =
+            up && self.disks[chat].wish() != Wish::Run && (has_run || !handlers.is_empty());
         let now = self.now;
         let account = &mut self.ledger.chats[chat];
         if !against {
@@ -329,7 +331,7 @@ impl World<'_> {
         if now > since + LADDER {
             self.breach(
                 Invariant::WithdrawnGoesDown,
-                format!("chat {chat} is withdrawn, and {handlers:?} serves it still"),
+                format!("chat {chat} is withdrawn, and its end does not come: {handlers:?}"),
             );
         }
     }

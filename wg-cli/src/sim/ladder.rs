@@ -41,7 +41,7 @@ impl World<'_> {
             0 if self.locks[chat] == Some(pid) => self.ask_release(pid),
             0 | 1 => {
                 self.count(Counted::Event, "sigterm");
-                self.tell_to_end(pid);
+                self.tell_to_stop(pid);
             }
             2.. => {
                 self.count(Counted::Event, "sigkill");
@@ -96,15 +96,15 @@ impl World<'_> {
             return;
         };
         let (pid, gone, adopted, stop_asked) = (run.pid, run.gone_at, run.adopted, run.stop_asked);
-        let left: Vec<Pid> = if !stop_asked || self.conduct.sweeps_after_stop() {
-            self.marked(chat)
-        } else {
-            self.procs
-                .contains_key(&pid)
-                .then_some(pid)
-                .into_iter()
-                .collect()
-        };
+        let mut left: Vec<Pid> = self
+            .procs
+            .contains_key(&pid)
+            .then_some(pid)
+            .into_iter()
+            .collect();
+        if !stop_asked || self.conduct.sweeps_after_stop() {
+            left.extend(self.marked(chat).into_iter().filter(|other| *other != pid));
+        }
         if !left.is_empty() {
             for one in left {
                 self.kill_with_fork(one);

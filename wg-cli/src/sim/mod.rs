@@ -39,6 +39,39 @@ use world::{Due, World};
 /// How many things are done to the world in a run of ordinary length.
 pub const FAULTS: u32 = 120;
 
+/// What happens in the world besides what is done to it.
+pub const EVENTS: [&str; 29] = [
+    "adopted",
+    "daemon_died",
+    "daemon_started",
+    "daemon_stopped",
+    "exited",
+    "forked_when_killed",
+    "handler_fell_over",
+    "leftover_ended",
+    "message_accepted",
+    "message_refused",
+    "purge_finished",
+    "release_requested",
+    "reply",
+    "sigkill",
+    "sigterm",
+    "spawn_failed",
+    "spawned",
+    "stranger_ended",
+    "system_error_reply",
+    "turn: cut short",
+    "turn: failed",
+    "turn: failed for good",
+    "turn: interrupted",
+    "turn: no resources",
+    "turn: replied",
+    "turn: unavailable",
+    "turn_interrupted",
+    "turn_started",
+    "verb_refused",
+];
+
 /// How long a mended world may take to come to rest, in milliseconds: longer than the longest pause and the longest turn.
 const REST: u64 = 3 * 3_600_000;
 

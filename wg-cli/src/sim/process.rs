@@ -2,11 +2,13 @@
 
 use exit_classifier::Ending;
 
+use crate::handler::core::{Core, Then};
+
 /// A process id; each is used once.
 pub(super) type Pid = u32;
 
 /// What a process is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Kind {
     /// A handler that a daemon started.
     Handler(Handler),
@@ -29,11 +31,8 @@ pub(super) enum Kind {
 pub(super) enum Phase {
     /// It runs and has not tried to take its lock.
     Fresh,
-    /// It has the lock and waits for something to do, since this time.
-    Waiting {
-        /// Since when there was nothing to do, in milliseconds.
-        since: u64,
-    },
+    /// It has its lock and stands at a turn boundary.
+    Boundary,
     /// It answers a message.
     Turn {
         /// Which.
@@ -43,6 +42,8 @@ pub(super) enum Phase {
     Replied {
         /// To which message.
         message: u64,
+        /// What it does afterwards.
+        then: Then,
     },
 }
 
@@ -61,20 +62,33 @@ pub(super) enum Mood {
     AgentDown,
 }
 
-/// A handler's own facts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a turn that runs is brought to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Nobody asked for that.
+    No,
+    /// It was interrupted.
+    Interrupt,
+    /// The handler was told to stop.
+    Stop,
+}
+
+/// A handler's own facts; what it does about them is decided by its shipped core.
+#[derive(Debug)]
 pub(super) struct Handler {
     pub(super) phase: Phase,
+    pub(super) core: Core,
     /// It was asked to leave at its turn boundary.
     pub(super) release_asked: bool,
-    /// It was told to end.
-    pub(super) told_to_end: bool,
+    /// A SIGTERM came that it has not taken in.
+    pub(super) told_to_stop: bool,
+    pub(super) cut: Cut,
     /// When its next step is due, in milliseconds; a step of another time means nothing.
     pub(super) step_at: u64,
 }
 
 /// A live process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Process {
     /// The chat whose session it serves or holds.
     pub(super) chat: usize,

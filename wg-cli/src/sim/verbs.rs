@@ -268,7 +268,7 @@ impl World<'_> {
         self.procs
             .get(&pid)
             .and_then(|process| process.handler())
-            .is_some_and(|handler| matches!(handler.phase, super::process::Phase::Waiting { .. }))
+            .is_some_and(|handler| matches!(handler.phase, super::process::Phase::Boundary))
     }
 
     /// Somebody connects to read.

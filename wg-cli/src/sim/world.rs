@@ -288,7 +288,7 @@ impl<'a> World<'a> {
             chat,
             nonce,
             start_ticks: u64::from(pid) * 10,
-            stubborn: self.dice.chance(15),
+            stubborn: self.dice.chance(50),
             status_is_lost: false,
             forks_when_killed: matches!(kind, Kind::Agent { .. }) && self.dice.chance(20),
             kind,
