@@ -130,6 +130,7 @@ impl Handler<'_> {
                 }
             },
         };
+        self.gate.look_out(clock::steady());
         let mut listener = ChatListener {
             ears: &mut self.ears,
             core: &mut self.core,
@@ -317,8 +318,11 @@ impl Listener for ChatListener<'_> {
         self.gate.progress(self.message, now);
     }
 
-    fn tick(&mut self) {
-        // A daemon that was started meanwhile learns of a turn that it did not give.
-        self.gate.resume(self.message, self.started_at);
+    fn wake_at(&self) -> Option<Instant> {
+        self.gate.retry_at()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.gate.resume(self.message, self.started_at, now);
     }
 }

@@ -20,6 +20,12 @@ use crate::store::graph::ChatId;
 /// How often a sign of life is passed on. It must only be well below any ceiling worth having.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// How soon a daemon that went away is looked for again while a turn runs: it may only be restarting.
+const LOST_RETRY: Duration = Duration::from_secs(1);
+
+/// How soon one that was never there is.
+const ABSENT_RETRY: Duration = Duration::from_secs(10);
+
 /// The most of a line that is kept; the daemon's lines to a handler are short.
 const LONGEST_LINE: usize = 64 << 10;
 
@@ -47,7 +53,10 @@ pub(crate) struct Gate {
     socket: Option<PathBuf>,
     chat: u32,
     link: Option<Link>,
+    /// Whether there was a daemon once.
+    known: bool,
     progress_at: Option<Instant>,
+    retry_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,12 +78,16 @@ impl Gate {
             socket,
             chat: chat.0,
             link: None,
+            known: false,
             progress_at: None,
+            retry_at: None,
         }
     }
 
     /// Asks for the turn of a message; returns whether there is a daemon to wait for.
     pub(crate) fn ask(&mut self, message: u64) -> bool {
+        // One that went away since the last turn is noticed only by listening.
+        self.hear();
         self.connect();
         self.send(&Request::TurnBegin {
             chat_id: self.chat,
@@ -82,17 +95,30 @@ impl Gate {
         })
     }
 
-    /// Tells a daemon that came while the turn was running that it runs.
-    pub(crate) fn resume(&mut self, message: u64, started_at: Timestamp) {
-        if self.link.is_none() {
-            self.connect();
-            let started_at = Some(started_at.format());
-            self.send(&Request::TurnResume {
-                chat_id: self.chat,
-                message_id: message,
-                started_at,
-            });
+    /// Begins to look for a daemon while a turn runs without one.
+    pub(crate) fn look_out(&mut self, now: Instant) {
+        let after = if self.known { LOST_RETRY } else { ABSENT_RETRY };
+        self.retry_at = now.checked_add(after);
+    }
+
+    /// Returns when a daemon is to be looked for again; see [`Gate::resume`].
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at.filter(|_| self.link.is_none())
+    }
+
+    /// Tells a daemon that came while the turn was running that it runs, and otherwise looks again later.
+    pub(crate) fn resume(&mut self, message: u64, started_at: Timestamp, now: Instant) {
+        if self.link.is_some() || self.retry_at.is_some_and(|at| now < at) {
+            return;
         }
+        self.connect();
+        let started_at = Some(started_at.format());
+        self.send(&Request::TurnResume {
+            chat_id: self.chat,
+            message_id: message,
+            started_at,
+        });
+        self.look_out(now);
     }
 
     /// Passes a sign of life on, unless the last one is recent.
@@ -149,6 +175,7 @@ impl Gate {
         };
         match connected(path) {
             Ok(stream) => {
+                self.known = true;
                 self.link = Some(Link {
                     stream,
                     read: Vec::new(),
@@ -293,7 +320,9 @@ mod tests {
             socket: None,
             chat: 0,
             link,
+            known: false,
             progress_at: None,
+            retry_at: None,
         };
         far.write_all(br#"{"event":"turn_gra"#).unwrap();
         assert_eq!(gate.hear(), []);
@@ -317,7 +346,9 @@ mod tests {
             socket: None,
             chat: 0,
             link,
+            known: false,
             progress_at: None,
+            retry_at: None,
         };
         let mut words = Vec::new();
         while words.is_empty() {

@@ -429,5 +429,9 @@ impl Listener for PrivateListener<'_> {
 
     fn progressed(&mut self, _now: Instant) {}
 
-    fn tick(&mut self) {}
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn tick(&mut self, _now: Instant) {}
 }

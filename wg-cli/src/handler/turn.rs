@@ -50,8 +50,10 @@ pub(crate) trait Listener {
     fn heard(&mut self) -> Vec<EndTurn>;
     /// Learns that the agent has shown a sign of life.
     fn progressed(&mut self, now: Instant);
-    /// Is called from time to time while the turn runs.
-    fn tick(&mut self);
+    /// Returns when [`Listener::tick`] is due.
+    fn wake_at(&self) -> Option<Instant>;
+    /// Does what is due.
+    fn tick(&mut self, now: Instant);
 }
 
 /// What came of a turn.
@@ -197,7 +199,11 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Waits for one thing and deals with it; returns whether the agent has ended.
     fn step(&mut self, listener: &mut dyn Listener) -> bool {
-        let ready = self.agent.wait(listener.fds(), self.ladder.deadline());
+        let deadline = [self.ladder.deadline(), listener.wake_at()]
+            .into_iter()
+            .flatten()
+            .min();
+        let ready = self.agent.wait(listener.fds(), deadline);
         let now = clock::steady();
         for what in &ready {
             match what {
@@ -222,13 +228,9 @@ impl Watch<'_> {
             }
             tree::reap_strays(Some(self.agent.id()));
         }
-        if self
-            .ladder
-            .deadline()
-            .is_some_and(|deadline| now >= deadline)
-        {
-            self.happened(Happening::DeadlineReached, now);
-            listener.tick();
+        self.happened(Happening::DeadlineReached, now);
+        if listener.wake_at().is_some_and(|at| now >= at) {
+            listener.tick(now);
         }
         if self.ladder.progress_at() == now {
             listener.progressed(now);

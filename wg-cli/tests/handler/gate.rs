@@ -153,12 +153,19 @@ fn an_interrupt_takes_a_waiting_message_back_and_says_so() {
 }
 
 #[test]
-fn a_daemon_that_comes_in_a_turn_is_told_of_it() {
-    let world = World::with_script_and("cat $D/gate", "stall_ceiling = \"8s\"", "");
+fn a_daemon_that_comes_back_in_a_turn_is_told_of_it() {
+    let world = World::with_script("cat $D/gate");
     world.fifo("gate");
     let id = world.send("hello");
+    let daemon = Daemon::of(&world);
     let handler = world.handler();
+    let mut connection = daemon.accept();
+    assert_eq!(connection.request().0, "turn_begin");
+    connection.grant(id);
     world.wait_until("running turn", || world.session.join(".turn.json").exists());
+    drop((connection, daemon));
+    std::fs::remove_file(world.workspace.socket_path().unwrap()).unwrap();
+
     let daemon = Daemon::of(&world);
     let mut connection = daemon.accept();
     assert_eq!(connection.request(), ("turn_resume".to_owned(), id));
@@ -166,6 +173,14 @@ fn a_daemon_that_comes_in_a_turn_is_told_of_it() {
     world.open_gate("gate");
     assert_eq!(connection.request(), ("turn_end".to_owned(), id));
     assert_eq!(world.answer_to(id).content, "go");
+
+    // Between turns the loss is noticed only when the next turn is asked for.
+    drop((connection, daemon));
+    std::fs::remove_file(world.workspace.socket_path().unwrap()).unwrap();
+    let daemon = Daemon::of(&world);
+    let id = world.send("again");
+    let mut connection = daemon.accept();
+    assert_eq!(connection.request(), ("turn_begin".to_owned(), id));
     handler.signal("TERM");
     handler.leaves_with(ExitCode::Released);
 }
