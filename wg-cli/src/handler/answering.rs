@@ -176,6 +176,7 @@ impl Handler<'_> {
                 ran.map(|ran| ran.report),
             )
         });
+        let shown = self.prompt.is_some().then(|| content.clone());
         messages::append(
             &self.session,
             Side::Outbox,
@@ -194,6 +195,9 @@ impl Handler<'_> {
         messages::advance_handler_cursors(&self.session, question.id)?;
         attempt::clear(&self.session);
         self.clear_streaming();
+        if let (Some(prompt), Some(content)) = (&self.prompt, shown) {
+            prompt.show(&content);
+        }
         if line.is_some() {
             self.ledger.evaluated = line;
         }

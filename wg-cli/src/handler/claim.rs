@@ -87,12 +87,15 @@ fn ask_and_wait(
     holder: Option<&Holder>,
     ears: &mut Ears,
 ) -> Result<SessionLock, Failure> {
-    tell(&format!(
-        "{chat} is held by {}; asking it to leave at its turn boundary",
-        name(holder)
-    ));
-    if let Err(error) = session_lock::request_release(session) {
-        tell(&format!("the request could not be left: {error}"));
+    match session_lock::request_release(session) {
+        Ok(_) => tell(&format!(
+            "{chat} is held by {}; asked it to leave at its turn boundary",
+            name(holder)
+        )),
+        Err(error) => tell(&format!(
+            "{chat} is held by {}, who could not be asked to leave: {error}",
+            name(holder)
+        )),
     }
     let deadline = clock::steady() + PATIENCE;
     loop {

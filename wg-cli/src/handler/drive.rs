@@ -1,7 +1,8 @@
 //! The loop of a handler: it looks, asks the core, does what it says, and decides nothing itself.
 
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::attempt;
 use super::core::{Core, Event, Pending, Sight, Step};
 use super::ears::{Ears, Heard};
 use super::gate::Gate;
+use super::prompt::Prompt;
 use super::serve::{Ledger, wish_against};
 use super::tree;
 
@@ -40,6 +42,7 @@ pub(super) struct Handler<'a> {
     pub(super) grace: Duration,
     pub(super) memory_cap: Option<u64>,
     pub(super) cwd: PathBuf,
+    pub(super) prompt: Option<Prompt>,
     pub(super) gate: Gate,
     pub(super) core: Core,
     pub(super) over_memory_cap: bool,
@@ -53,10 +56,7 @@ impl Handler<'_> {
         loop {
             step = match step {
                 Step::Look => self.look()?,
-                Step::Wait => {
-                    self.wait()?;
-                    Step::Look
-                }
+                Step::Wait => self.wait()?,
                 Step::Begin { message, attempt } => self.turn(message, attempt)?,
                 Step::Settle {
                     message,
@@ -113,7 +113,7 @@ impl Handler<'_> {
         Ok(Sight {
             wish: wish_against(&ChatRecord::load(self.workspace, self.id)?, None),
             next,
-            consumer_present: presence::count(&self.session) > 0,
+            consumer_present: self.prompt.is_some() || presence::count(&self.session) > 0,
             over_memory_cap: self.over_memory_cap,
             lock_lost: self.is_lock_lost(),
         })
@@ -134,17 +134,26 @@ impl Handler<'_> {
         }
     }
 
-    fn wait(&mut self) -> Result<(), Failure> {
-        let fds: Vec<BorrowedFd<'_>> = self.ears.fds().collect();
+    /// Waits for a reason to look; returns what follows from it at once, if anything does.
+    fn wait(&mut self) -> Result<Step, Failure> {
+        let stdin = io::stdin();
+        let mut fds: Vec<BorrowedFd<'_>> = self.ears.fds().collect();
+        let typed = fds.len();
+        fds.extend(self.prompt.as_ref().map(|_| stdin.as_fd()));
         let failed =
             |error| Failure::new(ExitCode::System, "failed to wait for a message").caused_by(error);
-        match self
+        let woke = self
             .watch
             .wait(self.core.deadline(), &fds)
-            .map_err(failed)?
+            .map_err(failed)?;
+        if woke == Woke::Ready(typed)
+            && let Some(prompt) = &mut self.prompt
+            && !prompt.take_in(&self.session)?
         {
-            Woke::Changed | Woke::Ready(_) | Woke::Deadline => Ok(()),
+            // The person has left, and what was typed last is answered by whoever serves the chat next.
+            return Ok(self.core.handle(Event::StopAsked, clock::steady()));
         }
+        Ok(Step::Look)
     }
 
     /// Returns a message that has no answer yet.

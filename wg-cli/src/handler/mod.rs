@@ -5,7 +5,7 @@
 //! | `core` | what to do next, without I/O |
 //! | `ladder` | when and how a running turn is ended, without I/O |
 //! | `serve`, `drive`, `answering` | the driver for a chat: its life, its loop, one message |
-//! | `private` | the driver without a chat |
+//! | `private`, `prompt`, `lines` | the driver without a chat; a person at a terminal |
 //! | `admission`, `gate`, `directory` | what a turn waits for: the daemon's leave, its directory |
 //! | `turn`, `command`, `running` | one agent for one message |
 //! | `verdict`, `wording` | what an ending means, and what a person reads then |
@@ -28,11 +28,13 @@ mod exempt;
 mod exit_note;
 mod gate;
 pub mod ladder;
+mod lines;
 pub mod mark;
 pub mod nex;
 pub mod output;
 mod private;
 mod process;
+mod prompt;
 mod running;
 mod serve;
 mod settings;

@@ -23,6 +23,7 @@ use crate::store::messages::{self, Durability, NewMessage, Role, Side};
 use super::claim::{self, Wanted, WhenHeld};
 use super::core::{EndTurn, NoReply, TurnEnd};
 use super::ears::{Ears, Heard};
+use super::lines::{self, Lines};
 use super::mark::{self, Mark};
 use super::turn::{self, Listener, Report, Turn};
 use super::wording::{self, Trouble};
@@ -288,7 +289,7 @@ impl Conversation {
             if at_terminal && let Err(error) = write!(io::stderr(), "> ") {
                 log::debug!("nobody reads stderr: {error}");
             }
-            let Some(line) = lines.next(&mut self.ears)? else {
+            let Some(line) = next_line(&mut lines, &mut self.ears)? else {
                 return Ok(worst);
             };
             if line.trim().is_empty() {
@@ -314,7 +315,7 @@ fn all_of_stdin() -> Result<String, Failure> {
     io::stdin().read_to_end(&mut bytes).map_err(|error| {
         Failure::new(ExitCode::System, "failed to read the message").caused_by(error)
     })?;
-    Ok(text(bytes))
+    Ok(lines::text(bytes))
 }
 
 /// Returns the code that tells a caller what became of its one message.
@@ -329,60 +330,29 @@ fn code(end: TurnEnd) -> ExitCode {
     }
 }
 
-/// The lines of stdin, waited for together with signals.
-#[derive(Default)]
-struct Lines {
-    pending: Vec<u8>,
-    at_end: bool,
-}
-
-impl Lines {
-    /// Returns the next line without its end, or `None` at the end of input and when this process is to leave.
-    fn next(&mut self, ears: &mut Ears) -> Result<Option<String>, Failure> {
-        loop {
-            if let Some(at) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let rest = self.pending.split_off(at + 1);
-                return Ok(Some(text(std::mem::replace(&mut self.pending, rest))));
-            }
-            if self.at_end {
-                let last = std::mem::take(&mut self.pending);
-                return Ok((!last.is_empty()).then(|| text(last)));
-            }
-            if wait_for_input(ears).map_err(|errno| {
-                Failure::new(ExitCode::System, "failed to wait for input")
-                    .caused_by(io::Error::from(errno))
-            })? {
-                let mut buffer = [0; 8 << 10];
-                match rustix::io::read(io::stdin().as_fd(), &mut buffer) {
-                    // A terminal that has gone away has no more lines either.
-                    Ok(0) | Err(Errno::IO) => self.at_end = true,
-                    Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
-                    Err(Errno::INTR | Errno::AGAIN) => {}
-                    Err(errno) => {
-                        let error = io::Error::from(errno);
-                        return Err(Failure::new(ExitCode::System, "failed to read a line")
-                            .caused_by(error));
-                    }
-                }
-            }
-            for heard in ears.listen() {
-                match heard {
-                    Heard::Stop | Heard::Interrupt => return Ok(None),
-                    Heard::Child => tree::reap_strays(None),
-                }
+/// Returns the next line of stdin, or `None` at the end of input and when this process is to leave.
+fn next_line(lines: &mut Lines, ears: &mut Ears) -> Result<Option<String>, Failure> {
+    loop {
+        if let Some(line) = lines.take() {
+            return Ok(Some(line));
+        }
+        if lines.is_at_end() {
+            return Ok(None);
+        }
+        let failed = |errno: Errno| {
+            Failure::new(ExitCode::System, "failed to wait for input")
+                .caused_by(io::Error::from(errno))
+        };
+        if wait_for_input(ears).map_err(failed)? {
+            lines.read()?;
+        }
+        for heard in ears.listen() {
+            match heard {
+                Heard::Stop | Heard::Interrupt => return Ok(None),
+                Heard::Child => tree::reap_strays(None),
             }
         }
     }
-}
-
-fn text(mut line: Vec<u8>) -> String {
-    while line
-        .last()
-        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
-    {
-        line.pop();
-    }
-    String::from_utf8_lossy(&line).into_owned()
 }
 
 /// Waits for input or a signal; returns whether there is input.

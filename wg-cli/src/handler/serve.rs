@@ -24,6 +24,7 @@ use super::ears::Ears;
 use super::exit_note::ExitNote;
 use super::gate::Gate;
 use super::mark::{self, Mark};
+use super::prompt::Prompt;
 use super::{exempt, process, settings};
 
 /// What the handler of a chat was asked to do.
@@ -131,7 +132,7 @@ fn serve(
     } else {
         Patience::Idle(config.service.idle_timeout)
     };
-    let at_prompt = call.at_terminal && !mark::is_under_daemon();
+    let at_prompt = call.at_terminal && !call.autonomous && !mark::is_under_daemon();
     let rules = Rules {
         patience,
         on_interrupted: config.service.on_interrupted,
@@ -155,6 +156,7 @@ fn serve(
         ears,
         agent,
         variables: variables(workspace, chat, mark),
+        prompt: at_prompt.then(|| Prompt::open(chat)),
         gate: Gate::new(workspace, call.chat),
         core: Core::new(rules, clock::steady()),
         over_memory_cap: false,

@@ -2,5 +2,6 @@
 
 mod gate;
 mod life;
+mod terminal;
 mod turns;
 mod world;

@@ -346,24 +346,24 @@ impl Handler {
             .unwrap();
     }
 
-    /// Reads its stderr up to the first line that holds this text, and returns the line.
-    pub(crate) fn first_error_line_with(&mut self, text: &str) -> String {
+    /// Reads its stderr up to this text and returns what was read.
+    pub(crate) fn errors_until(&mut self, text: &str) -> String {
         let stderr = self.child.as_mut().unwrap().stderr.as_mut().unwrap();
-        let mut line = Vec::new();
-        loop {
+        let mut read = Vec::new();
+        while !read.ends_with(text.as_bytes()) {
             let mut byte = [0];
             wait_readable(stderr);
-            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no line with `{text}`");
-            if byte[0] != b'\n' {
-                line.push(byte[0]);
-                continue;
-            }
-            let found = String::from_utf8_lossy(&line).into_owned();
-            if found.contains(text) {
-                return found;
-            }
-            line.clear();
+            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no `{text}`");
+            read.extend(byte);
         }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// Reads its stderr up to the end of the first line that holds this text, and returns the line.
+    pub(crate) fn first_error_line_with(&mut self, text: &str) -> String {
+        let before = self.errors_until(text);
+        let start = before.lines().next_back().unwrap_or_default().to_owned();
+        start + &self.errors_until("\n")
     }
 
     /// Waits for its end and returns everything that it wrote.
