@@ -174,7 +174,8 @@ pub enum Event {
     Stop,
     /// The unit should be down now: no patience.
     Kill,
-    /// The process that runs now should be replaced.
+    /// The process that runs now should be replaced. A unit that is down is started;
+    /// one that waits for something goes on waiting.
     Restart,
     /// A person wants another try: un-parks, forgives, cuts any pause short.
     Resume,

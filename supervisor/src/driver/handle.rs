@@ -88,7 +88,8 @@ pub enum Shutdown {
     StopAll,
     /// All are killed without patience.
     KillAll,
-    /// All are left to run, for somebody else to adopt.
+    /// All are left to run, for somebody else to adopt. Nobody reaps them while the
+    /// calling program lives: it is expected to end.
     LeaveRunning,
 }
 

@@ -114,6 +114,7 @@ impl Host for TestHost {
         let grace = self.answers.lock().unwrap().grace.unwrap_or(LONG);
         Ladder {
             signals: vec![Rung { signal: 15, grace }],
+            final_grace: LONG,
             ..Ladder::standard()
         }
     }
