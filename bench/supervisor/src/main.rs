@@ -8,6 +8,7 @@
 mod child;
 mod ours;
 mod peers;
+mod stops;
 mod watch;
 
 use std::error::Error;
@@ -37,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok("ours") => return ours::run(),
         _ => {}
     }
+    let only_stops = std::env::args().any(|arg| arg == "--stops");
     let quick = std::env::args().any(|arg| arg == "--quick");
     let bin = std::env::current_exe()?;
     let base = std::env::temp_dir().join(format!("bench-supervisor-{}", std::process::id()));
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         report,
         "peer            units  restart p50/p99 ms  start ms  stop ms  and itself ms  500 killed ms  PSS KiB  wake-ups/s"
     )?;
-    for size in SIZES {
+    for size in SIZES.into_iter().filter(|_| !only_stops) {
         for peer in Peer::all(&bin) {
             if quick && size == 1_000 && peer.name() != "ours" {
                 continue;
@@ -61,6 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    stops::show(&base.join("stops"))?;
     fs::remove_dir_all(&base)?;
     println!("\n{report}");
     println!(
