@@ -3,7 +3,7 @@
 //! The order is what makes it safe to be killed at any point: the sticky mark of every chat is on the disk before
 //! the first process is signalled, so that no restart respawns one, and the next boot finishes what is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use supervisor::{Adopted, Completion};
@@ -73,6 +73,12 @@ pub(super) fn purge(
     if options.dry_run {
         return Ok(report);
     }
+    // A handler that reads its mark before it is asked leaves by itself: it is ended by this purge all the same.
+    let served: BTreeSet<ChatId> = {
+        let chats = daemon.chats.lock();
+        let served = |chat: &&ChatId| chats.get(chat).is_some_and(|entry| entry.handler.is_some());
+        chosen.iter().filter(served).copied().collect()
+    };
     let chosen = retire(daemon, chosen, &options.caller.actor, &mut report)?;
 
     let mut unproven = BTreeMap::new();
@@ -93,7 +99,8 @@ pub(super) fn purge(
     for (done, (chat, stop)) in stops.into_iter().enumerate() {
         match stop.wait(daemon.stop_grace() * 3 + QUERY) {
             Ok(down) => {
-                let ended = down.report.ended.len() + usize::from(down.was_running);
+                let handler = down.was_running || served.contains(&chat);
+                let ended = down.report.ended.len() + usize::from(handler);
                 report.handlers_ended += u32::try_from(ended).unwrap_or(u32::MAX);
                 for survivor in down.report.survivors {
                     report.errors.push(PurgeError {
