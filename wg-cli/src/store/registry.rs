@@ -97,6 +97,41 @@ impl Registry {
         self.content.set_inner(SESSIONS, &entries);
     }
 
+    /// Adds a session that belongs to no chat.
+    pub fn add_named(&mut self, uuid: &str, alias: &str) {
+        let entry = json!({
+            "kind": "other",
+            "created": clock::now(),
+            "aliases": [alias],
+            "label": alias,
+        });
+        let mut entries = self.entries();
+        entries.set(uuid, &entry);
+        self.content.set_inner(SESSIONS, &entries);
+    }
+
+    /// Gives a session these names in place of those that it has. Returns whether there is such a session.
+    pub fn set_aliases(&mut self, uuid: &str, aliases: &[String]) -> bool {
+        let mut entries = self.entries();
+        let Some(mut entry) = entries.inner(uuid) else {
+            return false;
+        };
+        entry.set("aliases", &json!(aliases));
+        entries.set_inner(uuid, &entry);
+        self.content.set_inner(SESSIONS, &entries);
+        true
+    }
+
+    /// Forgets a session. Returns whether there was one.
+    pub fn remove(&mut self, uuid: &str) -> bool {
+        let mut entries = self.entries();
+        let removed = entries.remove(uuid);
+        if removed {
+            self.content.set_inner(SESSIONS, &entries);
+        }
+        removed
+    }
+
     /// Takes the mark of an archived session away. Returns whether it bore one.
     pub fn unmark_archived(&mut self, uuid: &str) -> bool {
         let mut entries = self.entries();

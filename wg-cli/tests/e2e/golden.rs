@@ -178,7 +178,15 @@ fn replace_counts_before_units(text: &str) -> String {
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
         let (head, tail) = rest.split_at(start);
         out.push_str(head);
-        let digits = tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let whole = tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let fraction = tail[whole..].strip_prefix('.').map_or(0, |part| {
+            part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len()
+        });
+        let digits = if fraction > 0 {
+            whole + 1 + fraction
+        } else {
+            whole
+        };
         let after = &tail[digits..];
         let standalone =
             !head.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'));

@@ -49,6 +49,11 @@ fn every_read_and_every_summary_keeps_its_schema() {
     check("chat-delete", &["chat", "delete", "alpha", "--yes"]);
     check("migrate-chat-rename", &["migrate", "chat-rename"]);
     check("service-restart", &["service", "restart"]);
+    check("session-takeover", &["session", "takeover", "alpha"]);
+    check("session-new", &["session", "new", "scratch"]);
+    check("session-check", &["session", "check"]);
+    check("session-rm", &["session", "rm", "scratch", "--yes"]);
+    check("doctor", &["doctor"]);
     check("service-stop", &["service", "stop"]);
     check("service-stop-again", &["service", "stop"]);
     assert!(world.processes().is_empty());

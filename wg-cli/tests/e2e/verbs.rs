@@ -466,3 +466,66 @@ fn a_person_takes_a_chat_over_and_the_service_gets_it_back() {
     );
     world.stop();
 }
+
+#[test]
+fn a_session_of_no_chat_is_made_named_and_removed_and_a_chats_is_kept() {
+    for with_registry in [false, true] {
+        let world = World::with_workspace();
+        if with_registry {
+            fs::create_dir_all(world.path(".wg/chat")).unwrap();
+            fs::write(
+                world.path(".wg/chat/sessions.json"),
+                r#"{"version":0,"sessions":{},"theirs":1}"#,
+            )
+            .unwrap();
+        }
+        world.wg(&["chat", "new", "--name", "docs"]).ok();
+        world.wg(&["chat", "send", "docs", "hello"]).ok();
+        let made = world.json(&["session", "new", "scratch"]);
+        assert_eq!(made["session"], "scratch", "{made}");
+        assert_eq!(
+            world.json(&["session", "status", "scratch"])["state"],
+            "free"
+        );
+        for taken in ["scratch", "docs", "chat-7", ".hidden"] {
+            world.wg(&["session", "new", taken]).with_code(1);
+        }
+        assert_eq!(
+            world.json(&["session", "check"])["ok"],
+            true,
+            "{}",
+            world.json(&["session", "check"])
+        );
+        if with_registry {
+            world
+                .wg(&["session", "alias", "add", "docs", "papers"])
+                .ok();
+            assert_eq!(world.json(&["session", "status", "papers"])["chat_id"], 0);
+            world.wg(&["session", "alias", "rm", "papers"]).ok();
+            world.wg(&["session", "status", "papers"]).with_code(1);
+            world.wg(&["session", "alias", "rm", "chat-0"]).with_code(1);
+        } else {
+            world
+                .wg(&["session", "alias", "add", "docs", "papers"])
+                .with_code(1);
+        }
+        world.wg(&["session", "rm", "docs", "--yes"]).with_code(1);
+        world.wg(&["session", "rm", "scratch"]).with_code(2);
+        world.wg(&["session", "rm", "scratch", "--yes"]).ok();
+        world.wg(&["session", "status", "scratch"]).with_code(1);
+        assert_eq!(
+            world.json(&["chat", "read", "docs"])["messages"][0]["content"],
+            "hello"
+        );
+        world.wg(&["chat", "delete", "docs", "--yes"]).ok();
+        world.wg(&["session", "rm", "0", "--yes"]).ok();
+        if with_registry {
+            let registry: Value =
+                serde_json::from_str(&world.read(".wg/chat/sessions.json")).unwrap();
+            assert_eq!(
+                registry,
+                serde_json::json!({"version": 0, "sessions": {}, "theirs": 1})
+            );
+        }
+    }
+}

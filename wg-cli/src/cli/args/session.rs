@@ -53,7 +53,7 @@ Examples:
   wg session check
   wg session check --fix")]
     Check(Check),
-    /// Make a session that belongs to no chat, under an alias
+    /// Make a session that belongs to no chat
     #[command(after_help = "\
 Examples:
   wg session new scratch")]
@@ -61,11 +61,13 @@ Examples:
     /// Give a session another name, or take one away
     #[command(arg_required_else_help = true)]
     Alias(Alias),
-    /// Remove a session that nobody holds and no chat needs
+    /// Remove a session that nobody holds and no chat needs, with its history
     #[command(after_help = "\
+Refused for the session of a chat, unless the chat was deleted.
+
 Examples:
-  wg session rm scratch")]
-    Rm(One),
+  wg session rm scratch --yes")]
+    Rm(Rm),
 }
 
 /// One session.
@@ -118,9 +120,17 @@ pub struct New {
     /// The alias
     #[arg(value_name = "ALIAS")]
     pub alias: String,
-    /// A label for people
-    #[arg(long, value_name = "TEXT")]
-    pub label: Option<String>,
+}
+
+/// Arguments of `wg session rm`.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// The session: a name, an alias or a uuid
+    #[arg(value_name = "REF")]
+    pub session: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// Arguments of `wg session alias`.

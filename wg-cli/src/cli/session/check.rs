@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::finding::{self, Finding, Fix, Weight};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
+use crate::store::graph::ChatId;
 use crate::store::registry::Registry;
 use crate::store::workspace::Workspace;
 
@@ -31,7 +32,7 @@ pub(in crate::cli) fn findings(
     for target in &targets {
         findings.extend(lock(target, fix)?);
     }
-    findings.extend(strangers(workspace, &targets)?);
+    findings.extend(strangers(&targets));
     if let Some(registry) = Registry::load(workspace)? {
         findings.extend(registered(workspace, &registry, fix));
     }
@@ -87,40 +88,27 @@ fn lock(target: &Target, fix: Fix) -> Outcome<Option<Finding>> {
     )))
 }
 
-/// Directories below `chat/` that belong to no chat and no session.
-fn strangers(workspace: &Workspace, targets: &[Target]) -> Outcome<Vec<Finding>> {
-    let root = workspace.chat_root();
-    let Ok(entries) = std::fs::read_dir(&root) else {
-        return Ok(Vec::new());
-    };
-    let known = known_directories(workspace)?;
-    let mut findings = Vec::new();
-    for entry in entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name == ".archive"
-            || known.contains(&name)
-            || targets.iter().any(|target| target.dir == path)
-        {
-            continue;
-        }
-        let text = format!("`{}` belongs to no chat and no session", path.display());
-        findings.push(
-            Finding::new("session", Weight::Warning, text)
-                .with_advice("if nobody misses it: wg session rm, or remove the directory"),
-        );
-    }
-    Ok(findings)
-}
-
-/// Directories of sessions that the registry names.
-fn known_directories(workspace: &Workspace) -> Outcome<Vec<String>> {
-    Ok(Registry::load(workspace)?
-        .map(|registry| registry.sessions().map(|session| session.uuid).collect())
-        .unwrap_or_default())
+/// Sessions of chats that are not in the graph: their histories are kept, and nobody serves them.
+fn strangers(targets: &[Target]) -> Vec<Finding> {
+    let of_unknown_chats = targets.iter().filter(|target| {
+        let name = target
+            .dir
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        target.chat.is_none() && name.is_some_and(|name| ChatId::from_any_form(&name).is_some())
+    });
+    of_unknown_chats
+        .map(|target| {
+            let text = format!(
+                "`{}` belongs to a chat that is not in the graph",
+                target.dir.display()
+            );
+            Finding::new("session", Weight::Warning, text).with_advice(format!(
+                "if nobody misses it: wg session rm {}",
+                target.name
+            ))
+        })
+        .collect()
 }
 
 fn registered(workspace: &Workspace, registry: &Registry, fix: Fix) -> Vec<Finding> {

@@ -63,6 +63,7 @@ impl Target {
                 }
             }
         }
+        targets.extend(unregistered(workspace, &targets));
         Ok(targets)
     }
 
@@ -75,14 +76,43 @@ impl Target {
         })
     }
 
+    /// A session of the registry; where one of its names is a chat's, it is that chat's.
     fn of_session(workspace: &Workspace, session: &Session) -> Self {
-        let name = session.aliases.first().unwrap_or(&session.uuid).clone();
+        let chat = session
+            .aliases
+            .iter()
+            .find_map(|alias| ChatId::from_any_form(alias));
+        let name = match chat {
+            Some(chat) => chat.to_string(),
+            None => session.aliases.first().unwrap_or(&session.uuid).clone(),
+        };
         Self {
             name,
-            chat: None,
+            chat,
             dir: workspace.chat_root().join(&session.uuid),
         }
     }
+}
+
+/// Directories below `chat/` that are nobody's whom we know: sessions of their own name.
+fn unregistered(workspace: &Workspace, known: &[Target]) -> Vec<Target> {
+    let Ok(entries) = std::fs::read_dir(workspace.chat_root()) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Target> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| Target {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            chat: None,
+            dir: entry.path(),
+        })
+        // The earlier tool's archive, and what `rm` was about to remove when it was killed.
+        .filter(|found| found.name != ".archive" && !found.name.starts_with(".removed-"))
+        .filter(|found| known.iter().all(|target| target.dir != found.dir))
+        .collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
 }
 
 /// The session with this alias, this uuid, or the only one whose uuid starts so.
