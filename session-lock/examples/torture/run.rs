@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use session_lock::{AcquireError, Kind, SessionLock, Standing, Wait, watch};
+use session_lock::{AcquireError, Kind, SessionLock, Standing, Wait};
 
 use super::shared::{self, Shared};
 
@@ -124,12 +124,13 @@ pub(crate) fn run(plan: &Plan, start: impl Fn(&Path) -> Command) -> io::Result<O
         workers.push(Worker::start(&start)?);
     }
 
+    let mut dying = Vec::new();
     // Nobody ever sends: this channel is the clock.
     let (_never, clock) = mpsc::channel::<()>();
     let begin = Instant::now();
     let (mut seen, mut since) = (0, begin);
     while begin.elapsed() < plan.time {
-        match clock.recv_timeout(Duration::from_micros(500 + random.below(2000))) {
+        match clock.recv_timeout(Duration::from_micros(200 + random.below(1000))) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -140,7 +141,14 @@ pub(crate) fn run(plan: &Plan, start: impl Fn(&Path) -> Command) -> io::Result<O
         outcome.longest_stall = outcome.longest_stall.max(since.elapsed());
         // A run starts when the first worker is in.
         if entries > 0 {
-            disturb(plan, &mut workers, &start, &mut random, &mut outcome)?;
+            disturb(
+                plan,
+                &mut workers,
+                &mut dying,
+                &start,
+                &mut random,
+                &mut outcome,
+            )?;
             delete(plan, &dir, &mut random, &mut outcome);
         }
     }
@@ -163,6 +171,7 @@ pub(crate) fn run(plan: &Plan, start: impl Fn(&Path) -> Command) -> io::Result<O
 fn disturb(
     plan: &Plan,
     workers: &mut [Worker],
+    dying: &mut Vec<Worker>,
     start: &dyn Fn() -> Command,
     random: &mut Random,
     outcome: &mut Outcome,
@@ -187,9 +196,11 @@ fn disturb(
     let worker = &mut workers[whom];
     if kill {
         worker.child.kill()?;
-        worker.child.wait()?;
-        *worker = Worker::start(start)?;
+        let killed = std::mem::replace(worker, Worker::start(start)?);
         outcome.kills += 1;
+        // Its end takes longer than the time to the next fault.
+        dying.push(killed);
+        dying.retain_mut(|worker| !matches!(worker.child.try_wait(), Ok(Some(_))));
     } else if worker.stopped_until.is_none() {
         worker.signal("SIGSTOP")?;
         worker.stopped_until = Some(Instant::now() + Duration::from_millis(random.below(20)));
@@ -293,15 +304,16 @@ fn inside(shared: &Shared, mut lock: SessionLock, own: u64, random: &mut Random)
     }
 }
 
-/// Returns whether a process runs on. One that was killed may take a moment to end after its lock is free.
+/// Returns whether a process runs on, from the kernel's own words: one that was killed may be tidied up after for
+/// 20 ms when its lock is long free, and counts as ended from the moment the kernel marks it so (`PF_EXITING`).
 fn is_alive(pid: u64) -> bool {
-    let pid = u32::try_from(pid).unwrap_or(0);
-    let watch = watch(pid).ok().flatten();
-    watch.is_some_and(|watch| {
-        !watch
-            .wait(Instant::now() + Duration::from_millis(2))
-            .unwrap_or(false)
-    })
+    const EXITING: u64 = 4;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
+    // Field 9 of proc(5); the name before the parenthesis is field 2.
+    let flags = fields.and_then(|fields| fields.split_ascii_whitespace().nth(6));
+    let flags = flags.and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & EXITING == 0)
 }
 
 #[expect(clippy::print_stderr, reason = "whoever runs this wants to know")]
