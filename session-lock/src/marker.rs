@@ -139,9 +139,11 @@ pub struct ReleaseWatch {
 impl ReleaseWatch {
     /// Watches for requests to release `lock`.
     ///
+    /// Where the kernel has no watch to give (a user has 128 by default) the descriptor turns readable once a second.
+    ///
     /// # Errors
     ///
-    /// Returns an error where the kernel has no watch to give (a user has 128 by default);
+    /// Returns an error where there is not even a descriptor to spare, and outside Linux;
     /// [`SessionLock::is_release_requested`] still answers then.
     pub fn new(lock: &SessionLock) -> Result<Self, WatchError> {
         let dir = lock.path().to_owned();

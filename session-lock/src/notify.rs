@@ -6,18 +6,31 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-/// Reports changes of some names in one directory.
+#[cfg(target_os = "linux")]
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+#[cfg(target_os = "linux")]
+use nix::sys::timerfd::TimerFd;
+
+/// Reports changes of some names in one directory; or that it is time to look, where the kernel reports nothing.
 #[derive(Debug)]
 pub(crate) struct DirectoryEvents {
     #[cfg(target_os = "linux")]
-    /// Taken away when this is dropped.
-    inotify: Option<nix::sys::inotify::Inotify>,
-    #[cfg(target_os = "linux")]
-    watch: nix::sys::inotify::WatchDescriptor,
+    source: Source,
     #[cfg(not(target_os = "linux"))]
     never: std::convert::Infallible,
-    #[cfg(target_os = "linux")]
-    names: &'static [&'static CStr],
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+enum Source {
+    Inotify {
+        /// Taken away when this is dropped.
+        inotify: Option<Inotify>,
+        watch: WatchDescriptor,
+        names: &'static [&'static CStr],
+    },
+    /// Readable once a second.
+    Clock(TimerFd),
 }
 
 #[cfg(target_os = "linux")]
@@ -35,57 +48,85 @@ impl DirectoryEvents {
     }
 
     fn of(dir: &Path, names: &'static [&'static CStr]) -> io::Result<Self> {
-        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = match spare::take() {
-            Some(inotify) => inotify,
-            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
+        let source = match inotify(dir) {
+            Ok((inotify, watch)) => Source::Inotify {
+                inotify: Some(inotify),
+                watch,
+                names,
+            },
+            // A user has 128 instances, and may have used them up.
+            Err(error) => {
+                log::debug!("looking at `{}` once a second: {error}", dir.display());
+                Source::Clock(clock()?)
+            }
         };
-        let mask = AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_MOVED_FROM
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_ONLYDIR;
-        let watch = inotify.add_watch(dir, mask)?;
-        Ok(Self {
-            inotify: Some(inotify),
-            watch,
-            names,
-        })
+        Ok(Self { source })
     }
 
     /// Takes the events that are there; returns whether one of them concerns the names, or the directory itself.
     pub(crate) fn take_relevant(&mut self) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let mut relevant = false;
-        while let Some(Ok(events)) = self
-            .inotify
-            .as_ref()
-            .map(nix::sys::inotify::Inotify::read_events)
-        {
-            relevant |= events.iter().any(|event| match &event.name {
-                // What is left of an earlier watch of the same instance is not ours.
-                _ if event.wd != self.watch && event.wd.as_raw() > 0 => false,
-                Some(name) => self
-                    .names
-                    .iter()
-                    .any(|ours| ours.to_bytes() == name.as_bytes()),
-                None => true,
-            });
+        match &self.source {
+            Source::Clock(clock) => return clock.wait().is_ok(),
+            Source::Inotify {
+                inotify,
+                watch,
+                names,
+            } => {
+                while let Some(Ok(events)) = inotify.as_ref().map(Inotify::read_events) {
+                    relevant |= events.iter().any(|event| match &event.name {
+                        // What is left of an earlier watch of the same instance is not ours.
+                        _ if event.wd != *watch && event.wd.as_raw() > 0 => false,
+                        Some(name) => names.iter().any(|ours| ours.to_bytes() == name.as_bytes()),
+                        None => true,
+                    });
+                }
+            }
         }
         relevant
     }
 }
 
 #[cfg(target_os = "linux")]
+fn inotify(dir: &Path) -> io::Result<(Inotify, WatchDescriptor)> {
+    let inotify = match spare::take() {
+        Some(inotify) => inotify,
+        None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
+    };
+    let mask = AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_ONLYDIR;
+    let watch = inotify.add_watch(dir, mask)?;
+    Ok((inotify, watch))
+}
+
+#[cfg(target_os = "linux")]
+fn clock() -> io::Result<TimerFd> {
+    use nix::sys::time::TimeSpec;
+    use nix::sys::timerfd::{ClockId, Expiration, TimerFlags, TimerSetTimeFlags};
+    let clock = TimerFd::new(
+        ClockId::CLOCK_MONOTONIC,
+        TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+    )?;
+    let every = Expiration::Interval(TimeSpec::from_duration(crate::wait::TICK));
+    clock.set(every, TimerSetTimeFlags::empty())?;
+    Ok(clock)
+}
+
+#[cfg(target_os = "linux")]
 impl Drop for DirectoryEvents {
     fn drop(&mut self) {
-        if let Some(inotify) = self.inotify.take() {
+        if let Source::Inotify { inotify, watch, .. } = &mut self.source
+            && let Some(inotify) = inotify.take()
             // If the directory is gone, so is its watch.
-            if inotify.rm_watch(self.watch).is_ok() {
-                spare::keep(inotify);
-            }
+            && inotify.rm_watch(*watch).is_ok()
+        {
+            spare::keep(inotify);
         }
     }
 }
@@ -100,7 +141,7 @@ mod spare {
 
     use nix::sys::inotify::Inotify;
 
-    const MOST: usize = 2;
+    const MOST: usize = 1;
 
     /// Each with the process that made it: a forked child shares its parent's, and would take its events.
     static SPARE: Mutex<Vec<(u32, Inotify)>> = Mutex::new(Vec::new());
@@ -142,8 +183,13 @@ impl AsFd for DirectoryEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         #[cfg(target_os = "linux")]
         {
-            let inotify = self.inotify.as_ref();
-            inotify.expect("because only a drop takes it away").as_fd()
+            match &self.source {
+                Source::Clock(clock) => clock.as_fd(),
+                Source::Inotify { inotify, .. } => {
+                    let inotify = inotify.as_ref();
+                    inotify.expect("because only a drop takes it away").as_fd()
+                }
+            }
         }
         #[cfg(not(target_os = "linux"))]
         {

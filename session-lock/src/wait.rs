@@ -22,7 +22,7 @@ use crate::notify::DirectoryEvents;
 use crate::watch::PidWatch;
 
 /// How often to look where the kernel gives no event.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// Returns whether the descriptor is readable now.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {

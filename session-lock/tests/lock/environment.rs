@@ -305,3 +305,27 @@ fn a_waiter_without_events_looks_for_itself() {
         assert!(waiter.hear().starts_with("got it"), "{call}");
     }
 }
+
+#[test]
+fn a_holder_without_events_hears_requests_all_the_same() {
+    if !works("strace", &["-qq", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let inject = "inject=inotify_init1:error=EMFILE";
+    let wrapper = [
+        "strace",
+        "-qq",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=inotify_init1",
+        "-e",
+        inject,
+    ];
+    let mut holder = Player::start_behind(&wrapper, "obey", dir.path());
+    assert_eq!(holder.hear(), "held");
+    session_lock::request_release(dir.path()).unwrap();
+    assert_eq!(holder.hear(), "Ok(Released)");
+}
