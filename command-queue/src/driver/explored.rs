@@ -161,64 +161,69 @@ impl World {
     }
 }
 
+/// Half of the runs switch threads at random, half change priorities at few places, which finds what needs a thread
+/// to stand still for long.
+fn explore(test: impl Fn() + Send + Sync + Copy + 'static) {
+    shuttle::check_random(test, RUNS / 2);
+    shuttle::check_pct(test, RUNS / 2, 3);
+}
+
 fn explore_lane(width: usize, submitters: usize, each: usize, workers: usize, stay: bool) {
-    shuttle::check_random(
-        move || {
-            let config = LaneConfig {
-                width,
-                ..LaneConfig::serial()
-            };
-            let world = Arc::new(World {
-                lane: LaneCell::new(Weak::new(), 0, 0, "lane".into(), Arc::new(config)),
-                channel: Channel {
-                    tokens: Mutex::new(0),
-                    sent: Condvar::new(),
-                },
-                budget: PhantomBudget::new(0),
-                left: AtomicUsize::new(submitters * each),
-                now: clock::now(),
-            });
-            let ran = Arc::new(Mutex::new(Vec::new()));
-            let mut threads = Vec::new();
-            for submitter in 0..submitters {
-                let (world, ran) = (Arc::clone(&world), Arc::clone(&ran));
-                threads.push(thread::spawn(move || {
-                    for n in 0..each {
-                        world.submit(submitter * each + n, &ran);
-                    }
-                }));
-            }
-            for _ in 0..workers {
-                let world = Arc::clone(&world);
-                threads.push(thread::spawn(move || world.work(stay)));
-            }
-            for thread in threads {
-                thread.join().expect("nobody panics");
-            }
-            let ran = ran.lock().expect("nobody panics").clone();
-            let mut sorted = ran.clone();
-            sorted.sort_unstable();
-            assert_eq!(
-                sorted,
-                (0..submitters * each).collect::<Vec<_>>(),
-                "each task runs once"
-            );
-            if width == 1 {
-                for submitter in 0..submitters {
-                    let own: Vec<_> = ran.iter().filter(|n| *n / each == submitter).collect();
-                    assert!(own.is_sorted(), "each submitter's order is kept: {ran:?}");
+    explore(move || {
+        let config = LaneConfig {
+            width,
+            ..LaneConfig::serial()
+        };
+        let world = Arc::new(World {
+            lane: LaneCell::new(Weak::new(), 0, 0, "lane".into(), Arc::new(config)),
+            channel: Channel {
+                tokens: Mutex::new(0),
+                sent: Condvar::new(),
+            },
+            budget: PhantomBudget::new(0),
+            left: AtomicUsize::new(submitters * each),
+            now: clock::now(),
+        });
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let mut threads = Vec::new();
+        for submitter in 0..submitters {
+            let (world, ran) = (Arc::clone(&world), Arc::clone(&ran));
+            threads.push(thread::spawn(move || {
+                for n in 0..each {
+                    world.submit(submitter * each + n, &ran);
                 }
+            }));
+        }
+        for _ in 0..workers {
+            let world = Arc::clone(&world);
+            threads.push(thread::spawn(move || world.work(stay)));
+        }
+        for thread in threads {
+            thread.join().expect("nobody panics");
+        }
+        let ran = ran.lock().expect("nobody panics").clone();
+        let mut sorted = ran.clone();
+        sorted.sort_unstable();
+        assert_eq!(
+            sorted,
+            (0..submitters * each).collect::<Vec<_>>(),
+            "each task runs once"
+        );
+        if width == 1 {
+            for submitter in 0..submitters {
+                let own: Vec<_> = ran.iter().filter(|n| *n / each == submitter).collect();
+                assert!(own.is_sorted(), "each submitter's order is kept: {ran:?}");
             }
-            let state = world.lane.lock();
-            assert_eq!((state.core.queued(), state.core.occupied()), (0, 0));
-            assert_eq!(state.core.totals().finished, (submitters * each) as u64);
-        },
-        RUNS,
-    );
+        }
+        let state = world.lane.lock();
+        assert_eq!((state.core.queued(), state.core.occupied()), (0, 0));
+        assert_eq!(state.core.totals().finished, (submitters * each) as u64);
+    });
 }
 
 #[test]
 fn no_task_and_no_token_is_lost_in_a_serial_lane() {
+    explore_lane(1, 1, 2, 1, true);
     explore_lane(1, 2, 3, 1, true);
     explore_lane(1, 2, 3, 2, false);
 }
@@ -231,71 +236,68 @@ fn no_task_and_no_token_is_lost_in_a_wide_lane() {
 
 #[test]
 fn no_token_is_left_while_everybody_sleeps() {
-    shuttle::check_random(
-        || {
-            const TOKENS: usize = 2;
-            let crew = Arc::new(Crew::new(3));
-            let tokens = Arc::new(Mutex::new(VecDeque::new()));
-            let taken = Arc::new(AtomicUsize::new(0));
-            let workers: Vec<_> = (0..2)
-                .map(|_| {
-                    assert!(crew.join());
-                    let (crew, tokens, taken) =
-                        (Arc::clone(&crew), Arc::clone(&tokens), Arc::clone(&taken));
-                    thread::spawn(move || {
-                        // As `Pool::next`.
-                        loop {
-                            let token: Option<usize> =
-                                tokens.lock().expect("nobody panics").pop_front();
-                            match token {
-                                Some(usize::MAX) => {
-                                    crew.leave();
-                                    tokens.lock().expect("nobody panics").push_back(usize::MAX);
-                                    crew.call_all();
-                                    return;
-                                }
-                                Some(_) => {
-                                    taken.fetch_add(1, Ordering::SeqCst);
-                                }
-                                None => {
-                                    let empty = || tokens.lock().expect("nobody panics").is_empty();
-                                    assert!(crew.sleep(empty, Duration::MAX));
-                                }
+    explore(|| {
+        const TOKENS: usize = 2;
+        let crew = Arc::new(Crew::new(3));
+        let tokens = Arc::new(Mutex::new(VecDeque::new()));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                assert!(crew.join());
+                let (crew, tokens, taken) =
+                    (Arc::clone(&crew), Arc::clone(&tokens), Arc::clone(&taken));
+                thread::spawn(move || {
+                    // As `Pool::next`.
+                    loop {
+                        let token: Option<usize> =
+                            tokens.lock().expect("nobody panics").pop_front();
+                        match token {
+                            Some(usize::MAX) => {
+                                crew.leave();
+                                tokens.lock().expect("nobody panics").push_back(usize::MAX);
+                                crew.call_all();
+                                return;
+                            }
+                            Some(_) => {
+                                taken.fetch_add(1, Ordering::SeqCst);
+                            }
+                            None => {
+                                let empty = || tokens.lock().expect("nobody panics").is_empty();
+                                assert!(crew.sleep(empty, Duration::MAX));
                             }
                         }
-                    })
+                    }
                 })
-                .collect();
-            let senders: Vec<_> = (0..2)
-                .map(|_| {
-                    let (crew, tokens) = (Arc::clone(&crew), Arc::clone(&tokens));
-                    thread::spawn(move || {
-                        for token in 0..TOKENS {
-                            // As `Pool::send`, with nobody to help out later: a token that is left to a worker
-                            // that is awake must be taken by it.
-                            tokens.lock().expect("nobody panics").push_back(token);
-                            if crew.awake() == 0 {
-                                // Nobody to call means that somebody got up in the meantime.
-                                drop(crew.call());
-                            }
+            })
+            .collect();
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let (crew, tokens) = (Arc::clone(&crew), Arc::clone(&tokens));
+                thread::spawn(move || {
+                    for token in 0..TOKENS {
+                        // As `Pool::send`, with nobody to help out later: a token that is left to a worker
+                        // that is awake must be taken by it.
+                        tokens.lock().expect("nobody panics").push_back(token);
+                        if crew.awake() == 0 {
+                            // Nobody to call means that somebody got up in the meantime.
+                            drop(crew.call());
                         }
-                    })
+                    }
                 })
-                .collect();
-            for sender in senders {
-                sender.join().expect("nobody panics");
-            }
-            // Waits until all tokens are taken, and only then lets the workers go.
-            while taken.load(Ordering::SeqCst) < 2 * TOKENS {
-                thread::yield_now();
-            }
-            tokens.lock().expect("nobody panics").push_back(usize::MAX);
-            crew.call_all();
-            for worker in workers {
-                worker.join().expect("nobody panics");
-            }
-            assert_eq!((crew.threads(), crew.asleep()), (0, 0));
-        },
-        RUNS,
-    );
+            })
+            .collect();
+        for sender in senders {
+            sender.join().expect("nobody panics");
+        }
+        // Waits until all tokens are taken, and only then lets the workers go.
+        while taken.load(Ordering::SeqCst) < 2 * TOKENS {
+            thread::yield_now();
+        }
+        tokens.lock().expect("nobody panics").push_back(usize::MAX);
+        crew.call_all();
+        for worker in workers {
+            worker.join().expect("nobody panics");
+        }
+        assert_eq!((crew.threads(), crew.asleep()), (0, 0));
+    });
 }
