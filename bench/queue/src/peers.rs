@@ -15,19 +15,20 @@ pub struct Ours {
     lanes: Vec<LaneHandle>,
 }
 
-fn start(lanes: usize) -> (CommandQueue, Vec<String>) {
-    let queue = CommandQueue::start(QueueConfig::recommended()).expect("a thread can be started");
-    let names: Vec<_> = (0..lanes).map(|lane| format!("session:{lane}")).collect();
-    for name in &names {
-        queue.configure_lane(name, LaneConfig::serial()).expect("no group is named");
-    }
-    (queue, names)
+fn start() -> CommandQueue {
+    CommandQueue::start(QueueConfig::recommended()).expect("a thread can be started")
+}
+
+fn name(queue: &CommandQueue, lane: usize) -> String {
+    let name = format!("session:{lane}");
+    queue.configure_lane(&name, LaneConfig::serial()).expect("no group is named");
+    name
 }
 
 impl Ours {
     pub fn new(lanes: usize) -> Self {
-        let (queue, names) = start(lanes);
-        let lanes = names.iter().map(|name| queue.lane(name)).collect();
+        let queue = start();
+        let lanes = (0..lanes).map(|lane| queue.lane(&name(&queue, lane))).collect();
         Self { queue, lanes }
     }
 }
@@ -47,7 +48,8 @@ pub struct OursWithHandles {
 
 impl OursWithHandles {
     pub fn new(lanes: usize) -> Self {
-        let (queue, names) = start(lanes);
+        let queue = start();
+        let names = (0..lanes).map(|lane| name(&queue, lane)).collect();
         Self { queue, names }
     }
 }

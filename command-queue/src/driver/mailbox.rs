@@ -19,10 +19,12 @@ pub(crate) struct Mailbox<T> {
     attended: AtomicBool,
 }
 
+#[expect(clippy::box_collection, reason = "an idle lane keeps no buffer, and there are many idle lanes")]
 struct Inbox<T> {
     /// The number of the next task.
     next: u64,
-    mail: VecDeque<T>,
+    /// Absent in a lane that never had more to do than it could see to at once.
+    mail: Option<Box<VecDeque<T>>>,
 }
 
 /// The mailbox, held open for one task.
@@ -36,7 +38,7 @@ impl<T> Mailbox<T> {
         Self {
             inbox: Mutex::new(Inbox {
                 next: 0,
-                mail: VecDeque::new(),
+                mail: None,
             }),
             has_mail: AtomicBool::new(false),
             attended: AtomicBool::new(false),
@@ -82,14 +84,16 @@ impl<T> Mailbox<T> {
 
     fn hand_over(&self, inbox: &mut Inbox<T>, take: impl FnOnce(&mut VecDeque<T>)) {
         self.has_mail.store(false, SeqCst);
-        take(&mut inbox.mail);
+        if let Some(mail) = &mut inbox.mail {
+            take(mail);
+        }
     }
 
     /// Returns the next number, for a task that goes elsewhere. What was left before is handed over first, so that
     /// numbers arrive there in order.
     pub(crate) fn next_number(&self, take: impl FnOnce(&mut VecDeque<T>)) -> u64 {
         let mut inbox = self.inbox.lock();
-        if !inbox.mail.is_empty() {
+        if inbox.mail.as_ref().is_some_and(|mail| !mail.is_empty()) {
             self.hand_over(&mut inbox, take);
         }
         let number = inbox.next;
@@ -100,8 +104,8 @@ impl<T> Mailbox<T> {
     /// Gives the buffer of an empty mailbox back.
     pub(crate) fn shrink(&self) {
         let mut inbox = self.inbox.lock();
-        if inbox.mail.is_empty() {
-            inbox.mail = VecDeque::new();
+        if inbox.mail.as_ref().is_some_and(|mail| mail.is_empty()) {
+            inbox.mail = None;
         }
     }
 }
@@ -116,7 +120,7 @@ impl<T> Slit<'_, T> {
     pub(crate) fn leave(self, task: T) -> bool {
         let Self { mailbox, mut inbox } = self;
         inbox.next += 1;
-        inbox.mail.push_back(task);
+        inbox.mail.get_or_insert_default().push_back(task);
         mailbox.has_mail.store(true, SeqCst);
         drop(inbox);
         mailbox.is_attended()
