@@ -9,7 +9,7 @@ use std::env;
 use std::process::Command;
 
 use measure::{Latency, idle_bytes, latency, submit_cost, throughput};
-use peers::{Crossbeam, Lanes, Ours, OursWithHandles, Plain, Rayon, Rusty};
+use peers::{Crossbeam, Lanes, Ours, OursUnheld, OursWithHandles, Plain, Rayon, Rusty};
 
 const MANY: usize = 1_000;
 const NAMES: [&str; 6] = ["command-queue", "command-queue, named, with handles", "crossbeam", "rusty_pool", "threadpool", "rayon"];
@@ -102,7 +102,7 @@ fn round<L: Lanes>(row: &mut Row, tasks: usize, make: impl Fn(usize) -> L) {
 
 fn idle(name: &str) -> f64 {
     match name {
-        "command-queue" => idle_bytes(100_000, Ours::new),
+        "command-queue" => idle_bytes(100_000, |_| OursUnheld::new()),
         "command-queue, named, with handles" => idle_bytes(100_000, OursWithHandles::new),
         "crossbeam" => idle_bytes(MANY, Crossbeam::new),
         "rusty_pool" => idle_bytes(MANY, Rusty::new),

@@ -40,6 +40,23 @@ impl Lanes for Ours {
     }
 }
 
+/// The lanes alone, configured and used once, without anything that their user keeps about them.
+pub struct OursUnheld(CommandQueue);
+
+impl OursUnheld {
+    pub fn new() -> Self {
+        Self(start())
+    }
+}
+
+impl Lanes for OursUnheld {
+    fn run<F: FnOnce() + Send + 'static>(&self, lane: usize, task: F) {
+        let name = name(&self.0, lane);
+        let accepted = self.0.submit_detached(&name, SubmitOptions::normal(), move |_| task());
+        accepted.expect("the queue is open and unbounded");
+    }
+}
+
 /// The same with a lookup by name for each task and a handle to its result, which none of the others gives.
 pub struct OursWithHandles {
     queue: CommandQueue,

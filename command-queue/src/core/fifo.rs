@@ -45,9 +45,14 @@ impl<T> Waiting<T> {
 /// Invariants: while `single` is taken, the classes are empty; the front of each class is a task, not an empty
 /// entry; `len` counts tasks only.
 #[derive(Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "an idle lane keeps no buffer, and there are many idle lanes"
+)]
 pub(crate) struct Fifo<T> {
     single: Option<(Priority, Waiting<T>)>,
-    normal: VecDeque<Waiting<T>>,
+    /// Absent in a lane in which never more than one task waited.
+    normal: Option<Box<VecDeque<Waiting<T>>>>,
     others: Option<Box<Others<T>>>,
     len: usize,
 }
@@ -63,7 +68,7 @@ impl<T> Fifo<T> {
     pub(crate) fn new() -> Self {
         Self {
             single: None,
-            normal: VecDeque::new(),
+            normal: None,
             others: None,
             len: 0,
         }
@@ -77,9 +82,14 @@ impl<T> Fifo<T> {
         self.len == 0
     }
 
+    /// Entries that were removed out of turn count, too.
+    fn normal_is_empty(&self) -> bool {
+        self.normal.as_ref().is_none_or(|normal| normal.is_empty())
+    }
+
     fn class_mut(&mut self, priority: Priority) -> &mut VecDeque<Waiting<T>> {
         if priority == Priority::Normal {
-            return &mut self.normal;
+            return self.normal.get_or_insert_default();
         }
         let others = self.others.get_or_insert_with(|| {
             Box::new(Others {
@@ -98,14 +108,18 @@ impl<T> Fifo<T> {
         let others = self.others.as_deref();
         let background = others.map(|others| (0, &others.background));
         let foreground = others.map(|others| (2, &others.foreground));
-        [background, Some((1, &self.normal)), foreground]
-            .into_iter()
-            .flatten()
+        [
+            background,
+            self.normal.as_deref().map(|normal| (1, normal)),
+            foreground,
+        ]
+        .into_iter()
+        .flatten()
     }
 
     pub(crate) fn push(&mut self, priority: Priority, waiting: Waiting<T>) {
         self.len += 1;
-        if self.len == 1 && self.normal.is_empty() && self.others.is_none() {
+        if self.len == 1 && self.normal_is_empty() && self.others.is_none() {
             self.single = Some((priority, waiting));
             return;
         }
@@ -118,16 +132,16 @@ impl<T> Fifo<T> {
     /// Takes all of these, which have normal priority and came later than those of that priority here. An empty
     /// buffer is left in exchange; if nothing waits here, that is all that happens.
     pub(crate) fn append(&mut self, batch: &mut VecDeque<Waiting<T>>) {
-        if self.is_empty() && self.normal.is_empty() {
-            std::mem::swap(&mut self.normal, batch);
-            self.len = self.normal.len();
+        if self.is_empty() && self.normal_is_empty() {
+            self.len = batch.len();
+            std::mem::swap(self.class_mut(Priority::Normal), batch);
             return;
         }
         if let Some((before, first)) = self.single.take() {
             self.class_mut(before).push_back(first);
         }
         self.len += batch.len();
-        self.normal.append(batch);
+        self.class_mut(Priority::Normal).append(batch);
     }
 
     /// Returns since when the task that waits longest has waited.
@@ -218,7 +232,7 @@ impl<T> Fifo<T> {
             .into_iter()
             .map(|(_, single)| single)
             .collect();
-        all.extend(before.normal);
+        all.extend(before.normal.into_iter().flat_map(|normal| *normal));
         if let Some(others) = before.others {
             all.extend(others.background);
             all.extend(others.foreground);

@@ -85,7 +85,8 @@ struct Rare {
 #[derive(Debug)]
 pub(crate) struct Lane<T> {
     config: Arc<LaneConfig>,
-    width: usize,
+    /// Four thousand million tasks at once are as good as any number.
+    width: u32,
     paused: bool,
     submitted: u64,
     waiting: Fifo<T>,
@@ -115,7 +116,7 @@ pub(crate) struct Holder<'a, T> {
 impl<T: Clone> Lane<T> {
     pub(crate) fn new(config: Arc<LaneConfig>) -> Self {
         Self {
-            width: config.width,
+            width: narrow(config.width),
             config,
             paused: false,
             submitted: 0,
@@ -136,7 +137,7 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn width(&self) -> usize {
-        self.width
+        self.width as usize
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -175,7 +176,7 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.active.len() >= self.width
+        self.active.len() >= self.width()
     }
 
     /// Every slot is held by a task that was given up: nothing that happens inside the queue frees one.
@@ -482,7 +483,7 @@ impl<T: Clone> Lane<T> {
             occupied: self.occupied(),
             cancelling: self.cancelling as usize,
             abandoned: self.abandoned(),
-            width: self.width,
+            width: self.width(),
             paused: self.is_paused(),
             wedged: self.is_wedged(),
             oldest_active: self.oldest_active().map(age),
@@ -515,13 +516,13 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn configure(&mut self, config: Arc<LaneConfig>) {
-        self.width = config.width;
+        self.width = narrow(config.width);
         self.config = config;
         self.rearm();
     }
 
     pub(crate) fn set_width(&mut self, width: usize) {
-        self.width = width;
+        self.width = narrow(width);
         self.rearm();
     }
 
@@ -555,4 +556,8 @@ impl<T: Clone> Lane<T> {
             self.moved = true;
         }
     }
+}
+
+fn narrow(width: usize) -> u32 {
+    u32::try_from(width).unwrap_or(u32::MAX)
 }

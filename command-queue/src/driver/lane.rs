@@ -261,12 +261,12 @@ impl LaneCell {
     }
 
     /// Returns whether an alarm is the one that counts.
-    pub(crate) fn is_armed_for(&self, at: Instant) -> bool {
-        self.armed.load(Relaxed) == clock::to_nanos(at)
+    pub(crate) fn is_armed_for(&self, at: u64) -> bool {
+        self.armed.load(Relaxed) == at
     }
 
     /// Returns whether an alarm counts and there is something to look at. Takes the lane's lock.
-    pub(crate) fn needs_alarm(&self, at: Instant) -> bool {
+    pub(crate) fn needs_alarm(&self, at: u64) -> bool {
         self.is_armed_for(at) && !self.lock().core.is_idle()
     }
 }

@@ -19,7 +19,10 @@ pub(crate) struct Mailbox<T> {
     attended: AtomicBool,
 }
 
-#[expect(clippy::box_collection, reason = "an idle lane keeps no buffer, and there are many idle lanes")]
+#[expect(
+    clippy::box_collection,
+    reason = "an idle lane keeps no buffer, and there are many idle lanes"
+)]
 struct Inbox<T> {
     /// The number of the next task.
     next: u64,

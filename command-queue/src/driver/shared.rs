@@ -234,7 +234,7 @@ impl Shared {
     }
 
     /// The watchdog's alarm for this lane rang.
-    pub(crate) fn alarm_rang(self: &Arc<Self>, lane: &Arc<LaneCell>, at: Instant) {
+    pub(crate) fn alarm_rang(self: &Arc<Self>, lane: &Arc<LaneCell>, at: u64) {
         let now = clock::now();
         self.visit(lane, |state, steps| {
             if lane.is_armed_for(at) {

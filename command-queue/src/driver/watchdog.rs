@@ -22,7 +22,8 @@ const MANY: usize = 1024;
 
 /// One alarm. A lane has one that counts and maybe some that were overtaken by an earlier one.
 struct Alarm {
-    at: Instant,
+    /// As a number, because there may be one for every lane.
+    at: u64,
     lane: Weak<LaneCell>,
 }
 
@@ -68,7 +69,7 @@ struct State {
 }
 
 enum Due {
-    Lane(Instant, Arc<LaneCell>),
+    Lane(u64, Arc<LaneCell>),
     Pool(Option<usize>),
     Sweep,
     Over,
@@ -100,6 +101,7 @@ impl Watchdog {
 
     pub(crate) fn arm(&self, at: Instant, lane: &Arc<LaneCell>) {
         let mut state = self.state.lock();
+        let at = clock::to_nanos(at);
         let first = state.alarms.peek().is_none_or(|alarm| at < alarm.at);
         if state.alarms.len() >= state.crowded {
             state.alarms.retain(|alarm| {
@@ -176,7 +178,7 @@ impl Watchdog {
                 return Due::Sweep;
             }
             if let Some(alarm) = state.alarms.peek()
-                && alarm.at <= now
+                && alarm.at <= clock::to_nanos(now)
             {
                 let Some(Alarm { at, lane }) = state.alarms.pop() else {
                     continue;
@@ -198,7 +200,10 @@ impl Watchdog {
                     return Due::Over;
                 }
             }
-            let alarm = state.alarms.peek().map(|alarm| alarm.at);
+            let alarm = state
+                .alarms
+                .peek()
+                .and_then(|alarm| clock::from_nanos(alarm.at));
             let pool = state.pool.map(|(at, _)| at);
             match earlier(earlier(alarm, pool), state.sweep) {
                 Some(at) => drop(self.changed.wait_until(&mut state, at)),

@@ -352,7 +352,7 @@ impl<T: Clone> Lane<T> {
         };
         Blocked {
             active: self.active.len(),
-            width: self.width,
+            width: self.width(),
             queued: self.waiting.len(),
             oldest_active: age(self.oldest_active()),
             oldest_queued: age(self.waiting.oldest()),
