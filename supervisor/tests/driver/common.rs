@@ -45,6 +45,8 @@ pub(crate) struct Answers {
     pub(crate) by_unit: HashMap<UnitId, Answer>,
     pub(crate) grace: Option<Duration>,
     pub(crate) marker: Option<String>,
+    /// Whether standard output is that of the test.
+    pub(crate) aloud: bool,
 }
 
 struct TestHost {
@@ -62,7 +64,10 @@ impl Host for TestHost {
                 let mut command = Command::new(&argv[0]);
                 command.args(&argv[1..]).stdin(Stdio::null());
                 // What a failing test leaves behind must not hold its terminal.
-                command.stdout(Stdio::null()).stderr(Stdio::null());
+                command.stderr(Stdio::null());
+                if !answers.aloud {
+                    command.stdout(Stdio::null());
+                }
                 command.env(MARKER, format!("{}/{unit}/x", self.marker));
                 Prepared::Go(Box::new(command))
             }
@@ -185,6 +190,12 @@ impl Bench {
         self.seen
             .recv_timeout(LONG)
             .expect("because something is about to happen")
+    }
+
+    /// Adds unit 1, running this script with the test's own standard output.
+    pub(crate) fn add_aloud(&self, script: &str) {
+        self.answers.lock().unwrap().aloud = true;
+        self.add(script);
     }
 
     /// Adds unit 1, running this script with a file name in `$READY`; opening that

@@ -6,4 +6,5 @@ mod common;
 mod foreground;
 mod hostile;
 mod ordinary;
+mod successor;
 mod trees;
