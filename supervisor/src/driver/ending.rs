@@ -263,7 +263,10 @@ impl<H: Host> Core<H> {
             Table::read(&names, floor)
         } else {
             let roots: HashSet<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
-            Table::read_near(&names, floor, &roots, &self.leaders)
+            Table::read_near(&names, floor, &roots, &self.leaders).or_else(|error| {
+                log::debug!("looking everywhere, because nearby failed: {error}");
+                Table::read(&names, floor)
+            })
         };
         match table {
             Ok(table) => {

@@ -107,7 +107,14 @@ impl Table {
         }
         let mut children = Vec::new();
         for reaper in reapers {
-            look.children(reaper, &mut children)?;
+            if let Err(error) = look.children(reaper, &mut children) {
+                // An ancestor that has ended handed its children to the next one,
+                // which is asked as well. One that only cannot be seen (`hidepid`)
+                // leaves a hole: then nearby is not enough.
+                if reaper == 1 || look.stat(reaper).is_some() {
+                    return Err(error);
+                }
+            }
             for child in children.drain(..) {
                 if seen.contains(&child) {
                     continue;
