@@ -12,7 +12,14 @@ use measure::{Latency, idle_bytes, latency, submit_cost, throughput};
 use peers::{Crossbeam, Lanes, Ours, OursUnheld, OursWithHandles, Plain, Rayon, Rusty};
 
 const MANY: usize = 1_000;
-const NAMES: [&str; 6] = ["command-queue", "command-queue, named, with handles", "crossbeam", "rusty_pool", "threadpool", "rayon"];
+const NAMES: [&str; 6] = [
+    "command-queue",
+    "command-queue, named, with handles",
+    "crossbeam",
+    "rusty_pool",
+    "threadpool",
+    "rayon",
+];
 
 struct Row {
     one: Vec<f64>,
@@ -48,11 +55,23 @@ fn main() {
         println!("{:.0} ns", submit_cost(backlog));
         return;
     }
-    let tasks = args.get(1).and_then(|arg| arg.parse().ok()).unwrap_or(200_000);
+    let tasks = args
+        .get(1)
+        .and_then(|arg| arg.parse().ok())
+        .unwrap_or(200_000);
     let rounds = args.get(2).and_then(|arg| arg.parse().ok()).unwrap_or(5);
-    println!("{tasks} no-op tasks, 1 producer, median of {rounds} rounds; contestants take turns within a round\n");
+    println!(
+        "{tasks} no-op tasks, 1 producer, median of {rounds} rounds; contestants take turns within a round\n"
+    );
 
-    let mut rows: Vec<Row> = NAMES.iter().map(|_| Row { one: vec![], many: vec![], latency: vec![] }).collect();
+    let mut rows: Vec<Row> = NAMES
+        .iter()
+        .map(|_| Row {
+            one: vec![],
+            many: vec![],
+            latency: vec![],
+        })
+        .collect();
     for _ in 0..rounds {
         for (name, row) in NAMES.iter().zip(&mut rows) {
             match *name {
@@ -66,13 +85,27 @@ fn main() {
         }
     }
 
-    println!("| | 1 lane, M/s | 1,000 lanes, M/s | dispatch p50 µs | p99 µs | bytes per idle lane |");
+    println!(
+        "| | 1 lane, M/s | 1,000 lanes, M/s | dispatch p50 µs | p99 µs | bytes per idle lane |"
+    );
     println!("|---|---:|---:|---:|---:|---:|");
     let mut figures = Vec::new();
     for (name, row) in NAMES.iter().zip(&mut rows) {
         let (one, many) = (median(&mut row.one) / 1e6, median(&mut row.many) / 1e6);
-        let p50 = median(&mut row.latency.iter().map(|latency| latency.p50).collect::<Vec<_>>());
-        let p99 = median(&mut row.latency.iter().map(|latency| latency.p99).collect::<Vec<_>>());
+        let p50 = median(
+            &mut row
+                .latency
+                .iter()
+                .map(|latency| latency.p50)
+                .collect::<Vec<_>>(),
+        );
+        let p99 = median(
+            &mut row
+                .latency
+                .iter()
+                .map(|latency| latency.p99)
+                .collect::<Vec<_>>(),
+        );
         let bytes = idle_in_child(name);
         println!("| {name} | {one:.2} | {many:.2} | {p50:.1} | {p99:.1} | {bytes:.0} |");
         figures.push((one, many, p99, bytes));
@@ -81,17 +114,38 @@ fn main() {
     let ours = figures[0];
     let peer = figures[2];
     println!("\nsubmit at a backlog of 10^n, ns a task (lane paused):");
-    let costs: Vec<_> = (2..=6).map(|power| (power, submit_cost(10_usize.pow(power)))).collect();
+    let costs: Vec<_> = (2..=6)
+        .map(|power| (power, submit_cost(10_usize.pow(power))))
+        .collect();
     for (power, cost) in &costs {
         println!("  10^{power}: {cost:.0}");
     }
     println!();
-    claim("1,000 lanes against crossbeam thread-per-lane, at least 1.0", ours.1 / peer.1, |ratio| ratio >= 1.0);
-    claim("1 lane against crossbeam, at least 0.4", ours.0 / peer.0, |ratio| ratio >= 0.4);
-    claim("dispatch p99, at most 100 µs", ours.2, |micros| micros <= 100.0);
-    claim("bytes per idle lane, at most 512", ours.3, |bytes| bytes <= 512.0);
-    let cheapest = costs.iter().map(|(_, cost)| *cost).fold(f64::INFINITY, f64::min);
-    claim("submit at 10^6 against the cheapest backlog, at most 2", costs[4].1 / cheapest, |ratio| ratio <= 2.0);
+    claim(
+        "1,000 lanes against crossbeam thread-per-lane, at least 1.0",
+        ours.1 / peer.1,
+        |ratio| ratio >= 1.0,
+    );
+    claim(
+        "1 lane against crossbeam, at least 0.4",
+        ours.0 / peer.0,
+        |ratio| ratio >= 0.4,
+    );
+    claim("dispatch p99, at most 100 µs", ours.2, |micros| {
+        micros <= 100.0
+    });
+    claim("bytes per idle lane, at most 512", ours.3, |bytes| {
+        bytes <= 512.0
+    });
+    let cheapest = costs
+        .iter()
+        .map(|(_, cost)| *cost)
+        .fold(f64::INFINITY, f64::min);
+    claim(
+        "submit at 10^6 against the cheapest backlog, at most 2",
+        costs[4].1 / cheapest,
+        |ratio| ratio <= 2.0,
+    );
 }
 
 fn round<L: Lanes>(row: &mut Row, tasks: usize, make: impl Fn(usize) -> L) {
@@ -114,8 +168,14 @@ fn idle(name: &str) -> f64 {
 /// Memory is measured in a process that did nothing else.
 fn idle_in_child(name: &str) -> f64 {
     let program = env::current_exe().expect("the program knows its file");
-    let output = Command::new(program).args(["idle", name]).output().expect("the program can be started again");
-    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(f64::NAN)
+    let output = Command::new(program)
+        .args(["idle", name])
+        .output()
+        .expect("the program can be started again");
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap_or(f64::NAN)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -124,5 +184,8 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn claim(what: &str, value: f64, holds: impl Fn(f64) -> bool) {
-    println!("{} {what}: {value:.2}", if holds(value) { "holds " } else { "MISSED" });
+    println!(
+        "{} {what}: {value:.2}",
+        if holds(value) { "holds " } else { "MISSED" }
+    );
 }

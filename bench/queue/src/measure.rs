@@ -39,8 +39,10 @@ fn run_some<L: Lanes>(lanes: &L, first: usize, count: usize) {
 }
 
 fn run<L: Lanes>(lanes: &L, lane_of: impl Fn(usize) -> usize, tasks: usize) {
-    let count: &'static Count =
-        Box::leak(Box::new(Count { left: AtomicUsize::new(tasks), main: thread::current() }));
+    let count: &'static Count = Box::leak(Box::new(Count {
+        left: AtomicUsize::new(tasks),
+        main: thread::current(),
+    }));
     for task in 0..tasks {
         lanes.run(lane_of(task), move || {
             if count.left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -60,12 +62,19 @@ pub fn latency<L: Lanes>(lanes: &L, tasks: usize) -> Latency {
         .map(|_| {
             let sender = sender.clone();
             let submitted = Instant::now();
-            lanes.run(0, move || sender.send(submitted.elapsed()).expect("the main thread waits"));
+            lanes.run(0, move || {
+                sender
+                    .send(submitted.elapsed())
+                    .expect("the main thread waits")
+            });
             receiver.recv().expect("every task runs").as_secs_f64() * 1e6
         })
         .collect();
     micros.sort_by(f64::total_cmp);
-    Latency { p50: micros[tasks / 2], p99: micros[tasks * 99 / 100] }
+    Latency {
+        p50: micros[tasks / 2],
+        p99: micros[tasks * 99 / 100],
+    }
 }
 
 /// Returns the growth of resident memory per lane, each of which has run one task.
@@ -87,19 +96,32 @@ pub fn idle_bytes<L: Lanes>(lanes: usize, make: impl Fn(usize) -> L) -> f64 {
 pub fn submit_cost(backlog: usize) -> f64 {
     let ours = Ours::new(1);
     let submit = || {
-        let handle = ours.queue.submit("session:0", SubmitOptions::normal(), |_| ());
+        let handle = ours
+            .queue
+            .submit("session:0", SubmitOptions::normal(), |_| ());
         drop(handle.expect("the queue is open and unbounded"));
     };
     ours.queue.pause("session:0");
     (0..backlog).for_each(|_| submit());
-    let more = (backlog / 10).clamp(100, 10_000);
-    let start = Instant::now();
-    (0..more).for_each(|_| submit());
-    start.elapsed().as_secs_f64() * 1e9 / more as f64
+    // The median of many short stretches: on a machine that does other work, too, one long one measures that.
+    let each = (backlog / 200).clamp(20, 500);
+    let mut stretches: Vec<f64> = (0..21)
+        .map(|_| {
+            let start = Instant::now();
+            (0..each).for_each(|_| submit());
+            start.elapsed().as_secs_f64() * 1e9 / each as f64
+        })
+        .collect();
+    stretches.sort_by(f64::total_cmp);
+    stretches[10]
 }
 
 fn resident() -> f64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("this is Linux");
-    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has two fields");
+    let pages: f64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .expect("statm has two fields");
     pages * 4096.0
 }

@@ -21,14 +21,18 @@ fn start() -> CommandQueue {
 
 fn name(queue: &CommandQueue, lane: usize) -> String {
     let name = format!("session:{lane}");
-    queue.configure_lane(&name, LaneConfig::serial()).expect("no group is named");
+    queue
+        .configure_lane(&name, LaneConfig::serial())
+        .expect("no group is named");
     name
 }
 
 impl Ours {
     pub fn new(lanes: usize) -> Self {
         let queue = start();
-        let lanes = (0..lanes).map(|lane| queue.lane(&name(&queue, lane))).collect();
+        let lanes = (0..lanes)
+            .map(|lane| queue.lane(&name(&queue, lane)))
+            .collect();
         Self { queue, lanes }
     }
 }
@@ -52,7 +56,9 @@ impl OursUnheld {
 impl Lanes for OursUnheld {
     fn run<F: FnOnce() + Send + 'static>(&self, lane: usize, task: F) {
         let name = name(&self.0, lane);
-        let accepted = self.0.submit_detached(&name, SubmitOptions::normal(), move |_| task());
+        let accepted = self
+            .0
+            .submit_detached(&name, SubmitOptions::normal(), move |_| task());
         accepted.expect("the queue is open and unbounded");
     }
 }
@@ -73,7 +79,9 @@ impl OursWithHandles {
 
 impl Lanes for OursWithHandles {
     fn run<F: FnOnce() + Send + 'static>(&self, lane: usize, task: F) {
-        let handle = self.queue.submit(&self.names[lane], SubmitOptions::normal(), move |_| task());
+        let handle = self
+            .queue
+            .submit(&self.names[lane], SubmitOptions::normal(), move |_| task());
         drop(handle.expect("the queue is open and unbounded"));
     }
 }
@@ -110,7 +118,9 @@ impl Drop for Crossbeam {
 
 impl Lanes for Crossbeam {
     fn run<F: FnOnce() + Send + 'static>(&self, lane: usize, task: F) {
-        self.senders[lane].send(Box::new(task)).expect("the lane's thread lives");
+        self.senders[lane]
+            .send(Box::new(task))
+            .expect("the lane's thread lives");
     }
 }
 
@@ -119,7 +129,13 @@ pub struct Rusty(Vec<rusty_pool::ThreadPool>);
 
 impl Rusty {
     pub fn new(lanes: usize) -> Self {
-        let pool = |lane| rusty_pool::Builder::new().core_size(1).max_size(1).name(format!("rusty-{lane}")).build();
+        let pool = |lane| {
+            rusty_pool::Builder::new()
+                .core_size(1)
+                .max_size(1)
+                .name(format!("rusty-{lane}"))
+                .build()
+        };
         Self((0..lanes).map(pool).collect())
     }
 }
@@ -150,7 +166,12 @@ pub struct Rayon(Vec<rayon::ThreadPool>);
 
 impl Rayon {
     pub fn new(lanes: usize) -> Self {
-        let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be started");
+        let pool = |_| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(1)
+                .build()
+                .expect("a thread can be started")
+        };
         Self((0..lanes).map(pool).collect())
     }
 }
