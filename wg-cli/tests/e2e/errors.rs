@@ -497,3 +497,47 @@ fn somebody_elses_workspace_is_not_served() {
     );
     assert!(world.processes().is_empty());
 }
+
+#[test]
+fn a_workspace_that_cannot_be_written_to_can_still_be_read() {
+    if !nix::unistd::geteuid().is_root() {
+        // Root is not kept out by modes, and others cannot become somebody else.
+        return;
+    }
+    let world = World::with_workspace();
+    world.wg(&["chat", "new", "--name", "docs"]).ok();
+    world.wg(&["chat", "send", "docs", "hello"]).ok();
+    let wg = world.copy_of_wg();
+    world.sh("chmod 755 . .. ../bin", b"");
+    let as_nobody = |args: &[&str]| {
+        let mut command = world.command(&wg);
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+        command.args(args);
+        World::run(command, b"")
+    };
+    for verb in [
+        &["which"][..],
+        &["list"],
+        &["chat", "list"],
+        &["chat", "show", "0"],
+        &["chat", "read", "0"],
+        &["why"],
+        &["session", "list"],
+    ] {
+        assert!(!as_nobody(verb).ok().stdout.is_empty(), "{verb:?}");
+    }
+    for verb in [
+        &["chat", "new"][..],
+        &["chat", "send", "0", "hello"],
+        &["chat", "hello"],
+        &["chat", "stop", "0"],
+        &["chat", "archive", "0"],
+        &["up", "hello"],
+        &["service", "start"],
+        &["service", "purge-chats"],
+        &["migrate", "chat-rename"],
+    ] {
+        told(&as_nobody(verb), 77, &[".wg"]);
+    }
+    assert!(world.processes().is_empty());
+}

@@ -235,3 +235,35 @@ fn a_purged_chat_comes_back_when_a_person_restores_it() {
     );
     world.stop();
 }
+
+#[test]
+fn whoever_has_no_more_time_leaves_and_a_second_purge_waits_for_the_rest() {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nstop_grace = \"1s\"\n",
+    )
+    .unwrap();
+    world
+        .wg(&[
+            "chat",
+            "new",
+            "--command",
+            "trap '' INT TERM; echo begun; sleep 600; sleep 600",
+        ])
+        .ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    world.wait_for_file(".wg/chat/.chat-0/.streaming", |text| text.contains("begun"));
+    let left = world
+        .wg(&["service", "purge-chats", "--wait", "0"])
+        .with_code(124);
+    assert!(
+        left.stderr.contains("has not ended in time"),
+        "{}",
+        left.stderr
+    );
+    world.wg(&["service", "purge-chats"]).ok();
+    assert!(world.handlers().is_empty(), "{:?}", world.handlers());
+    world.stop();
+}

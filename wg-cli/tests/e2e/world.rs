@@ -205,7 +205,7 @@ impl World {
         Running::new(command.spawn().unwrap(), describe(args))
     }
 
-    fn run(mut command: Command, stdin: &[u8]) -> Done {
+    pub(crate) fn run(mut command: Command, stdin: &[u8]) -> Done {
         let what = describe(&command.get_args().collect::<Vec<_>>());
         command
             .stdin(Stdio::piped())

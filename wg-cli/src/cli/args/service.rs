@@ -264,7 +264,7 @@ pub struct Purge {
     /// Also signal holders that cannot be proven ours
     #[arg(long)]
     pub force_unproven: bool,
-    /// How long handlers have to end before they are killed, such as 10, 2m
+    /// Leave after this time with code 124, such as 10, 2m [default: wait]
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     pub wait: Option<Duration>,
 }

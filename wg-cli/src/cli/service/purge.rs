@@ -1,9 +1,16 @@
 //! `wg service purge-chats`: every chat is retired, every handler ended, every history kept.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
 use crate::cli::args::service::Purge;
 use crate::cli::context::Context;
-use crate::failure::Outcome;
+use crate::clock;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller, PurgeOptions, PurgeReport};
+use crate::store::workspace::Workspace;
 
 /// From how many chats on a bar is worth drawing.
 const BAR_FROM: usize = 20;
@@ -17,14 +24,64 @@ pub(in crate::cli) fn run(cx: &Context<'_>, args: &Purge) -> Outcome {
         force_unproven: args.force_unproven,
         caller: Caller::from_env(),
     };
-    let report = ops::purge(&workspace, &options, &mut |done, total| {
-        if total >= BAR_FROM {
-            cx.report.progress("purging", done, total);
-        }
-    })?;
+    let report = purge_within(cx, workspace, options, args.wait)?;
     cx.report
         .answer(&report, || to_text(&report, args.dry_run))?;
     Ok(report.exit_code())
+}
+
+/// What the thread that purges tells the one that waits for it.
+enum Told {
+    Progress { done: usize, total: usize },
+    Ended(Outcome<PurgeReport>),
+}
+
+/// Purges in a thread of its own, so that somebody who has no more time can leave.
+fn purge_within(
+    cx: &Context<'_>,
+    workspace: Workspace,
+    options: PurgeOptions,
+    wait: Option<Duration>,
+) -> Outcome<PurgeReport> {
+    let deadline = wait.and_then(|wait| clock::steady().checked_add(wait));
+    let (tell, told) = mpsc::channel();
+    let purge = move || {
+        // Nobody listens any more where the time was over.
+        let mut progress = |done, total| drop(tell.send(Told::Progress { done, total }));
+        let report = ops::purge(&workspace, &options, &mut progress);
+        drop(tell.send(Told::Ended(report)));
+    };
+    thread::Builder::new()
+        .name("purge".to_owned())
+        .spawn(purge)
+        .map_err(|error| {
+            Failure::new(ExitCode::System, "failed to start a thread").caused_by(error)
+        })?;
+    loop {
+        let next = match deadline {
+            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => {
+                told.recv_timeout(deadline.saturating_duration_since(clock::steady()))
+            }
+        };
+        match next {
+            Ok(Told::Progress { done, total }) if total >= BAR_FROM => {
+                cx.report.progress("purging", done, total);
+            }
+            Ok(Told::Progress { .. }) => {}
+            Ok(Told::Ended(report)) => return report,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(
+                    Failure::new(ExitCode::TimedOut, "the purge has not ended in time")
+                        .with_cure("wg service purge-chats again waits for the rest"),
+                );
+            }
+            // It panicked, and has said so.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(ExitCode::Bug, "the purge broke off"));
+            }
+        }
+    }
 }
 
 /// One summary line, and one line for each chat that is not as asked for.
