@@ -529,3 +529,33 @@ fn a_session_of_no_chat_is_made_named_and_removed_and_a_chats_is_kept() {
         }
     }
 }
+
+/// How often the service said that the chat has nothing to do.
+fn idle_lines(world: &World) -> usize {
+    let events = fs::read_to_string(world.path(".wg/service/events.jsonl")).unwrap();
+    events
+        .lines()
+        .filter(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["event"] == "idle"
+        })
+        .count()
+}
+
+#[test]
+fn a_paused_service_does_not_ask_itself_without_end_about_a_waiting_message() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new", "--id", "chat-1"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["service", "pause"]).ok();
+    world.wg(&["chat", "send", "chat-1", "hello"]).ok();
+    // Each of these is a round trip, in which a loop without a pause writes many lines.
+    for _ in 0..10 {
+        world.wg(&["service", "status"]).ok();
+    }
+    let lines = idle_lines(&world);
+    assert!((1..10).contains(&lines), "{lines} lines say idle");
+    world.wg(&["service", "resume"]).ok();
+    world.wg(&["service", "stop"]).ok();
+    assert!(world.processes().is_empty());
+}
