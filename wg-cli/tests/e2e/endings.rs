@@ -13,8 +13,7 @@ use crate::world::World;
 fn ending(name: &str, settings: &str, chat: &[&str], code: i32) {
     let world = World::new();
     world.wg(&["init"]).ok();
-    let settings =
-        format!("[service]\nstop_grace = \"0.3s\"\nstall_ceiling = \"0.5s\"\n{settings}");
+    let settings = format!("[service]\nstop_grace = \"0.3s\"\n{settings}");
     fs::write(world.path(".wg/config.toml"), settings).unwrap();
     let mut new = vec!["chat", "new"];
     new.extend(chat);
@@ -95,9 +94,13 @@ fn an_agent_that_says_it_is_unavailable_leaves_the_message_and_is_tried_again() 
 
 #[test]
 fn an_agent_that_makes_no_progress_and_ignores_every_signal_is_ended() {
-    script(
+    let stubborn = "trap '' INT TERM HUP; echo half; sleep 600; sleep 600";
+    ending(
         "stalled",
-        "trap '' INT TERM HUP; echo half; sleep 600; sleep 600",
+        &format!(
+            "[agents.stubborn]\ncommand = [\"sh\", \"-c\", \"{stubborn}\"]\nstall_ceiling = \"2s\"\n"
+        ),
+        &["--agent", "stubborn"],
         1,
     );
 }
