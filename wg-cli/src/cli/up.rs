@@ -13,6 +13,7 @@ use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{self, ChatRow};
 use crate::patience::Patience;
+use crate::store::files::SideLock;
 use crate::store::graph::ChatId;
 use crate::store::workspace::{Surroundings, Workspace};
 
@@ -81,40 +82,63 @@ fn find_or_make(cx: &Context<'_>) -> Outcome<Workspace> {
         home: None,
         ..Surroundings::of_this_process()
     };
-    let missing = match Workspace::discover_from(cx.dir(), &around) {
-        Ok(found) => return Ok(found.workspace),
-        Err(failure) if failure.code == ExitCode::Failed => failure,
+    let half_made = match Workspace::discover_from(cx.dir(), &around) {
+        Ok(found) if found.workspace.is_complete() => return Ok(found.workspace),
+        // Found by its own name: another `wg up` is just making it, or died over it. What it lacks is made here, where it stands.
+        Ok(found) => found
+            .workspace
+            .is_named_like_one()
+            .then_some(found.workspace),
+        Err(failure) if failure.code == ExitCode::Failed => {
+            cx.report.detail(failure.message());
+            None
+        }
         Err(failure) => return Err(failure),
     };
-    cx.report.detail(missing.message());
-    match workspace::make(cx) {
+    let made = match half_made {
+        Some(workspace) => Workspace::init(workspace.root()),
+        None => workspace::make(cx),
+    };
+    match made {
         Ok(made) => {
             cx.report
                 .note(&format!("made a workspace at {}", made.root().display()));
             Ok(made)
         }
         // Another `wg up` may have been faster.
-        Err(failure) => Workspace::discover_from(cx.dir(), &around)
-            .map(|found| found.workspace)
-            .map_err(|_| failure),
+        Err(failure) => match Workspace::discover_from(cx.dir(), &around) {
+            Ok(found) if found.workspace.is_complete() => Ok(found.workspace),
+            Ok(_) | Err(_) => Err(failure),
+        },
     }
 }
 
 /// The newest chat that would answer (with the agent asked for), else a new one.
 fn choose_or_make(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) -> Outcome<ChatId> {
-    let rows = ops::list_chats(workspace, false)?;
-    let fits =
-        |row: &&ChatRow| would_answer(row.state) && agent.is_none_or(|agent| row.agent == agent);
-    if let Some(row) = rows.iter().filter(fits).max_by_key(|row| row.chat_id) {
-        return Ok(ChatId(row.chat_id));
+    if let Some(chat) = newest_that_fits(workspace, agent)? {
+        return Ok(chat);
+    }
+    // Of several `wg up` that found none, one makes it and the others find it at their second look.
+    let turn = SideLock::acquire(&workspace.ensure_service_dir()?.join("up.lock"))?;
+    if let Some(chat) = newest_that_fits(workspace, agent)? {
+        return Ok(chat);
     }
     let request = NewChatRequest {
         executor: agent.map(str::to_owned),
         ..NewChatRequest::default()
     };
     let made = ops::create_chat(workspace, request)?;
+    drop(turn);
     cx.report.note(&format!("made chat-{}", made.chat_id));
     Ok(ChatId(made.chat_id))
+}
+
+fn newest_that_fits(workspace: &Workspace, agent: Option<&str>) -> Outcome<Option<ChatId>> {
+    let rows = ops::list_chats(workspace, false)?;
+    let fits =
+        |row: &&ChatRow| would_answer(row.state) && agent.is_none_or(|agent| row.agent == agent);
+    let newest = rows.iter().filter(fits).max_by_key(|row| row.chat_id);
+    Ok(newest.map(|row| ChatId(row.chat_id)))
 }
 
 /// Whether a message to a chat in this state is answered without a person's verb.

@@ -1,6 +1,6 @@
 //! `wg init` and `wg which`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::args::Init;
 use super::context::Context;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
-use crate::store::workspace::Workspace;
+use crate::store::workspace::{Surroundings, Workspace};
 
 #[derive(Debug, Serialize)]
 struct Which {
@@ -46,10 +46,14 @@ pub(super) fn init(cx: &Context<'_>, _init: &Init) -> Outcome {
     Ok(ExitCode::Ok)
 }
 
-/// Makes the workspace that `--dir` names, else `./.wg`.
+/// Makes the workspace that `--dir` names, else the one that `WG_DIR` names, else `./.wg`.
 pub(super) fn make(cx: &Context<'_>) -> Outcome<Workspace> {
-    let at = match cx.dir() {
-        Some(dir) => dir.to_owned(),
+    let named = cx
+        .dir()
+        .map(Path::to_owned)
+        .or_else(|| Surroundings::of_this_process().wg_dir);
+    let at = match named {
+        Some(dir) => dir,
         None => std::env::current_dir().map_err(|error| {
             Failure::new(ExitCode::System, "failed to find the current directory").caused_by(error)
         })?,

@@ -107,6 +107,18 @@ impl Workspace {
         Self::open(&target)
     }
 
+    /// Whether its graph is there, which is made last: without one it is being made, or was never made whole.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.graph_path().exists()
+    }
+
+    /// Whether the directory has one of [`NAMES`].
+    #[must_use]
+    pub fn is_named_like_one(&self) -> bool {
+        is_named_like_one(&self.root)
+    }
+
     /// Returns the canonical directory.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -134,3 +134,56 @@ fn reading_verbs_start_nothing() {
     }
     assert!(!world.path(".wg/service/daemon.sock").exists());
 }
+
+#[test]
+fn several_up_at_once_in_an_empty_directory_make_one_workspace_and_one_chat() {
+    let world = World::new();
+    let messages = ["one", "two", "three", "four", "five", "six"];
+    let all: Vec<_> = messages
+        .iter()
+        .map(|message| world.start(&["up", message]))
+        .collect();
+    for (up, message) in all.into_iter().zip(messages) {
+        assert_eq!(up.finish().ok().stdout, format!("{message}\n"));
+    }
+    let list = world.json(&["chat", "list"]);
+    assert_eq!(list["chats"].as_array().unwrap().len(), 1, "{list}");
+    world.stop();
+}
+
+#[test]
+fn up_makes_whole_what_was_killed_while_it_was_being_made() {
+    for files in [&[][..], &[".gitignore"], &[".gitignore", "config.toml"]] {
+        let world = World::new();
+        std::fs::create_dir(world.path(".wg")).unwrap();
+        for file in files {
+            std::fs::write(world.path(".wg").join(file), "").unwrap();
+        }
+        let done = world.wg(&["up", "hello"]).ok();
+        assert_eq!(done.stdout, "hello\n", "with {files:?}: {}", done.stderr);
+        world.stop();
+    }
+}
+
+#[test]
+fn up_makes_its_workspace_in_the_directory_that_it_was_given() {
+    for (there, by_flag) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut world = World::new();
+        let given = world.path("project");
+        let given = given.to_str().unwrap().to_owned();
+        if there {
+            std::fs::create_dir(&given).unwrap();
+        }
+        let done = if by_flag {
+            world.wg(&["up", "hello", "--dir", &given]).ok()
+        } else {
+            world.set("WG_DIR", &given);
+            world.wg(&["up", "hello"]).ok()
+        };
+        assert_eq!(done.stdout, "hello\n", "{}", done.stderr);
+        assert!(!world.path(".wg").exists(), "it was made elsewhere");
+        assert!(world.path("project/.wg/graph.jsonl").is_file());
+        world.set("WG_DIR", &given);
+        world.stop();
+    }
+}
