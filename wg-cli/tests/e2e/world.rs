@@ -694,3 +694,16 @@ fn describe<S: AsRef<OsStr>>(args: &[S]) -> String {
         .collect();
     format!("wg {}", words.join(" "))
 }
+
+#[test]
+fn a_process_that_is_left_behind_fails_its_test_and_is_ended() {
+    let world = World::new();
+    let left = world.sh("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!", b"");
+    let pid: i32 = left.stdout.trim().parse().unwrap();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(world)));
+    assert!(ended.is_err(), "the world did not notice {pid}");
+    assert!(
+        !Path::new(&format!("/proc/{pid}/environ")).exists()
+            || Process::look_at(pid).is_none_or(|now| now.environ.is_empty())
+    );
+}
