@@ -20,6 +20,7 @@ pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+mod sys;
 pub mod why;
 pub mod wire;
 

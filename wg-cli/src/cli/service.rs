@@ -20,6 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
 use crate::ops::{self, ServiceStatus};
 use crate::report::Paint;
+use crate::store::config::Config;
 use crate::store::workspace::Workspace;
 
 pub(super) fn run(cx: &Context<'_>, command: ServiceCommand) -> Outcome {
@@ -214,6 +215,8 @@ fn restart(cx: &Context<'_>, args: &Start) -> Outcome {
     }
     let workspace = cx.workspace()?;
     mention_what_means_nothing(cx, args);
+    // Read before anything is stopped: a daemon that could not start again must go on.
+    Config::load(&workspace)?;
     // Handlers outlive the change of daemons: a turn in flight is not disturbed.
     let stopped = stop::stop(
         &workspace,

@@ -4,6 +4,7 @@
 //! of the daemon forgives nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use supervisor::{Machine, Notice, Snapshot};
 
@@ -17,7 +18,9 @@ use crate::store::graph::ChatId;
 /// Whether the books are different after this.
 pub(crate) fn matters(notice: &Notice) -> bool {
     match notice {
-        Notice::Exited { .. }
+        // A spawn too: its generation must never be given again.
+        Notice::Spawned { .. }
+        | Notice::Exited { .. }
         | Notice::Backoff { .. }
         | Notice::Degraded { .. }
         | Notice::BudgetWarning { .. }
@@ -30,8 +33,7 @@ pub(crate) fn matters(notice: &Notice) -> bool {
         | Notice::Finished
         | Notice::WokenEarly { .. }
         | Notice::Idle => true,
-        Notice::Spawned { .. }
-        | Notice::Adopted { .. }
+        Notice::Adopted { .. }
         | Notice::HolderGone { .. }
         | Notice::NotNow { .. }
         | Notice::Stopping { .. } => false,
@@ -41,8 +43,17 @@ pub(crate) fn matters(notice: &Notice) -> bool {
 impl Daemon {
     /// Writes the books of a chat soon.
     pub(super) fn save_later(self: &Arc<Self>, chat: ChatId) {
+        // What the end of this daemon does to a machine is nobody's wish and must not outlive it; the books were saved when
+        // the end began.
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
         let daemon = Arc::clone(self);
-        self.in_lane(&format!("books:{}", chat.0), move || daemon.save(chat));
+        self.in_lane(&format!("books:{}", chat.0), move || {
+            if !daemon.ending.load(Ordering::SeqCst) {
+                daemon.save(chat);
+            }
+        });
     }
 
     /// Writes the books of a chat.

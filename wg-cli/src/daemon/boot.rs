@@ -287,6 +287,7 @@ fn first_look(daemon: &Arc<Daemon>, chat: ChatId) {
     let Ok(dir) = resolve::session_dir(&daemon.workspace, chat, Make::No) else {
         return;
     };
+    daemon.end_borrowers(chat);
     match messages_seen(daemon, chat, &dir) {
         Ok(()) => {}
         Err(e) => log::warn!("{chat}: {}", Failure::from(e)),

@@ -224,6 +224,19 @@ pub(super) fn words(known: &Known) -> Explanation {
             ),
         );
     }
+    let said = known
+        .last
+        .as_ref()
+        .and_then(|last| last.evidence.get("stderr"));
+    if let Some(said) = said.and_then(serde_json::Value::as_str)
+        && known
+            .last
+            .as_ref()
+            .is_some_and(|last| last.class != "planned")
+        && let Some(line) = said.lines().rev().find(|line| !line.trim().is_empty())
+    {
+        fact("said", line.trim().to_owned());
+    }
     let decided = |what: &str, at: Option<Timestamp>| {
         let by = known.record.wish_actor.as_deref().unwrap_or("somebody");
         let when = at

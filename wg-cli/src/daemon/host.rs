@@ -18,11 +18,12 @@ use supervisor::{
     StartReason as Cause, UnitId,
 };
 
-use super::{Daemon, books, holder};
+use super::{Daemon, books, holder, reap};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
 use crate::names::{EventKind, StartReason};
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
+use crate::store::config::IN_FORCE;
 use crate::store::exit_record::ExitRecord;
 use crate::store::graph::ChatId;
 use crate::store::messages;
@@ -97,6 +98,7 @@ impl ChatHost {
         command
             .env("WG_DIR", daemon.workspace.root())
             .env("WG_CHAT_REF", chat.to_string())
+            .env(IN_FORCE, daemon.workspace.config_in_force_path())
             .env(
                 MARKER,
                 format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
@@ -121,6 +123,16 @@ impl Host for ChatHost {
                 ));
             }
         };
+        if !reap::inheritors(&dir).is_empty() {
+            // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
+            // this thread, and the chat is looked at again then.
+            let background = Arc::clone(&daemon);
+            daemon.in_lane(&format!("leftovers:{}", chat.0), move || {
+                background.end_borrowers(chat);
+                background.driver().wake(unit);
+            });
+            return not_now("what a dead handler left behind is being ended".to_owned());
+        }
         let holder = match holder::live_holder(&dir) {
             Ok(holder) => holder,
             Err(e) => return not_now(format!("the session lock cannot be read: {e}")),
@@ -274,7 +286,8 @@ impl Host for ChatHost {
             // SIGTERM lets the handler end its agent by the agent's own ladder and write down what became of the turn.
             signals: vec![Rung {
                 signal: nix::sys::signal::Signal::SIGTERM as i32,
-                grace: grace.max(Duration::from_secs(2)),
+                // Its agent has the same grace; what it then writes down takes a moment more.
+                grace: grace.saturating_add(Duration::from_secs(3)),
             }],
             final_grace: Duration::from_secs(5),
         }

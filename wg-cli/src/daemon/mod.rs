@@ -24,6 +24,7 @@ mod purge;
 mod reap;
 mod requests;
 mod run;
+mod standing;
 pub mod start;
 mod starts;
 pub mod stop;
@@ -67,6 +68,9 @@ use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
 use starts::Starts;
 use turns::Turns;
+
+/// How long the borrowers of one lock may take to be gone.
+const BORROWERS: Duration = Duration::from_secs(5);
 
 /// How long a question to the driver may take before it counts as stuck.
 const QUERY: Duration = Duration::from_secs(10);
@@ -307,6 +311,9 @@ impl Daemon {
             log::error!("{chat}: {}", Failure::from(e));
             ChatRecord {
                 stopped_at: Some(clock::now()),
+                wish_actor: Some(
+                    "wg itself, because its state file is damaged (wg doctor)".to_owned(),
+                ),
                 ..ChatRecord::default()
             }
         });
@@ -454,6 +461,26 @@ impl Daemon {
     /// Where the chat's machine stands, if it has one.
     fn machine_state(&self, chat: ChatId) -> Option<State> {
         self.driver().state(unit_of(chat), QUERY).ok().flatten()
+    }
+
+    /// Ends what a dead handler of this chat left with its lock; returns how many processes that were.
+    fn end_borrowers(&self, chat: ChatId) -> usize {
+        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
+            return 0;
+        };
+        let ended = reap::end_inheritors(&dir, BORROWERS, &mut |pid| self.is_exempt(pid));
+        for process in &ended {
+            let text = format!(
+                "ended pid {} ({}), left behind with the session lock by a dead handler",
+                process.pid, process.name
+            );
+            log::info!("Coordinator-{}: {text}", chat.0);
+            self.events.write(EventLine {
+                pid: Some(process.pid),
+                ..EventLine::new(Some(chat), EventKind::OrphanEnded, text)
+            });
+        }
+        ended.len()
     }
 
     /// Whether no sweep may touch this process: it holds a service lock or another session's lock.

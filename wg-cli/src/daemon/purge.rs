@@ -100,7 +100,8 @@ pub(super) fn purge(
         match stop.wait(daemon.stop_grace() * 3 + QUERY) {
             Ok(down) => {
                 let handler = down.was_running || served.contains(&chat);
-                let ended = down.report.ended.len() + usize::from(handler);
+                let ended =
+                    down.report.ended.len() + usize::from(handler) + daemon.end_borrowers(chat);
                 report.handlers_ended += u32::try_from(ended).unwrap_or(u32::MAX);
                 for survivor in down.report.survivors {
                     report.errors.push(PurgeError {
@@ -314,6 +315,11 @@ impl Daemon {
             Ok(report) => ended += report.ended.len(),
             Err(e) => log::error!("what dead handlers left behind could not be looked at: {e}"),
         }
+        let all: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+        ended += all
+            .into_iter()
+            .map(|chat| self.end_borrowers(chat))
+            .sum::<usize>();
         u32::try_from(ended).unwrap_or(u32::MAX)
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use supervisor::tree::Marker;
+use supervisor::tree::{Marker, Process};
 
 use super::host::MARKER;
 use crate::store::graph::ChatId;
@@ -98,4 +98,63 @@ pub(super) fn age_of_ticks(ticks: u64) -> Option<Duration> {
             .ok()?
             .saturating_sub(started),
     )
+}
+
+/// The processes that have the session's lock although the handler that lent it to them is gone.
+pub(super) fn inheritors(dir: &Path) -> Vec<u32> {
+    match session_lock::inspect(dir) {
+        Ok(session_lock::Inspection::Held(held)) => {
+            if let session_lock::HeldReason::Inherited { pids } = held.reason {
+                pids
+            } else {
+                Vec::new()
+            }
+        }
+        Ok(_) | Err(_) => Vec::new(),
+    }
+}
+
+/// Ends what still has the session's lock although its handler is gone, with everything below it: a tool that cleared its
+/// environment and changed its session is found by the descriptor alone. Returns who was ended.
+pub(super) fn end_inheritors(
+    dir: &Path,
+    within: Duration,
+    is_exempt: &mut dyn FnMut(u32) -> bool,
+) -> Vec<Process> {
+    let mut ended = Vec::new();
+    // Twice: what is ended may have passed the descriptor on meanwhile.
+    for _ in 0..2 {
+        for pid in inheritors(dir) {
+            if pid <= 1 || !is_our_users(pid) || is_exempt(pid) {
+                continue;
+            }
+            let Some(start) = supervisor::tree::start_ticks(pid) else {
+                continue;
+            };
+            match supervisor::tree::end(Some((pid, start)), None, within, is_exempt) {
+                Ok(report) => {
+                    for process in report.survivors {
+                        log::error!(
+                            "`{}` (pid {}) could not be ended",
+                            process.name,
+                            process.pid
+                        );
+                    }
+                    ended.push(Process {
+                        pid,
+                        start,
+                        name: String::from("a borrower of the lock"),
+                    });
+                    ended.extend(
+                        report
+                            .ended
+                            .into_iter()
+                            .filter(|process| process.pid != pid),
+                    );
+                }
+                Err(e) => log::error!("the borrowers of a lock could not be ended: {e}"),
+            }
+        }
+    }
+    ended
 }

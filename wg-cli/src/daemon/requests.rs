@@ -419,7 +419,8 @@ impl Daemon {
             };
             self.event(kind, Some(chat), &format!("{why} ({actor})"));
         }
-        let ended = down.report.ended.len() + usize::from(down.was_running);
+        let ended =
+            down.report.ended.len() + usize::from(down.was_running) + self.end_borrowers(chat);
         let mut text = match now {
             Some(Wish::Archived | Wish::Purged) => {
                 format!("archived {chat}; its history stays where it is")
@@ -516,7 +517,7 @@ impl Daemon {
     }
 
     fn reload(&self) -> Result<Value, Failure> {
-        let config = Config::load(&self.workspace)?;
+        let config = Config::put_in_force(&self.workspace)?;
         *self.config.write() = Arc::new(config);
         let policy = crate::wire::policy(&self.config());
         let chats = self.units();

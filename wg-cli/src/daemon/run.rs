@@ -19,6 +19,7 @@ use super::host::ChatHost;
 use super::inbox_watch::InboxWatch;
 use super::log_file::DaemonLog;
 use super::requests::Requests;
+use super::standing::StandingWatch;
 use super::{Control, Daemon, boot};
 use crate::chat::Happened;
 use crate::clock;
@@ -100,7 +101,7 @@ fn run_inner(
             return Ok(ExitCode::Ok);
         }
     };
-    let config = Config::load(workspace)?;
+    let config = Config::put_in_force(workspace)?;
     DaemonLog::open(
         &workspace.daemon_log_path(),
         config.service.log_max_size,
@@ -152,21 +153,32 @@ fn run_inner(
     );
     told(&Word::Ready);
 
+    let standing = StandingWatch::start(
+        lock,
+        &workspace.service_dir(),
+        &socket,
+        daemon.control.clone(),
+    )?;
     let ending = daemon.main_loop(&controls);
+    let lock = standing.end();
     daemon.end(ending, &controls);
     drop(signals);
     drop(server);
     if let Err(e) = std::fs::remove_file(&socket) {
         log::debug!("the socket was gone: {e}");
     }
-    state.remove(workspace)?;
+    if let Err(e) = state.remove(workspace) {
+        log::warn!("the state file: {}", Failure::from(e));
+    }
     daemon.event(
         EventKind::Stopped,
         None,
         &format!("daemon {} is down", std::process::id()),
     );
     log::info!("Daemon shutdown complete");
-    if let Err(e) = lock.release() {
+    if let Some(lock) = lock
+        && let Err(e) = lock.release()
+    {
         log::warn!("the service lock: {e}");
     }
     Ok(ExitCode::Ok)
@@ -297,10 +309,16 @@ impl Daemon {
             }
         };
         self.driver().join();
+        let borrowers: usize = if ending == Ending::Keep {
+            0
+        } else {
+            let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+            chats.into_iter().map(|chat| self.end_borrowers(chat)).sum()
+        };
         let ended = if ending == Ending::Keep {
             0
         } else {
-            handlers + report.ended.len()
+            handlers + report.ended.len() + borrowers
         };
         let survivors: Vec<_> = report
             .survivors

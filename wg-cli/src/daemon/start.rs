@@ -89,6 +89,7 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0);
+    crate::sys::inherit_nothing();
     let mut child = command
         .spawn()
         .map_err(|e| Failure::new(ExitCode::System, "failed to start the daemon").caused_by(e))?;

@@ -113,7 +113,7 @@ fn serve(
                 .with_cure("wg chat list"),
         );
     };
-    let config = Config::load(workspace)?;
+    let config = Config::in_force(workspace)?;
     let agent = match call.agent {
         Some(name) => AgentSpec::named(&config, &name)?,
         None => AgentSpec::for_chat(&config, &task)?,

@@ -22,6 +22,9 @@ use crate::names::Protocol;
 /// What a command looks like, for complaints.
 const A_COMMAND: &str = "a list of texts, the program first";
 
+/// The variable by which a daemon tells its handlers where the settings in force are.
+pub const IN_FORCE: &str = "WG_CONFIG";
+
 /// The settings of a workspace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -155,18 +158,48 @@ impl Config {
     /// # Errors
     /// Code 78, naming file, line, key and what is allowed; 71 or 77 if the file cannot be read.
     pub fn load(workspace: &Workspace) -> Result<Self, Failure> {
+        Self::read(&workspace.config_path())
+    }
+
+    /// Reads the settings that the daemon of a workspace has in force, which are the last ones that were good; those of the file
+    /// where no daemon has said so.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn in_force(workspace: &Workspace) -> Result<Self, Failure> {
+        match std::env::var_os(IN_FORCE).map(PathBuf::from) {
+            Some(path) if path.starts_with(workspace.service_dir()) && path.is_file() => {
+                Self::read(&path)
+            }
+            Some(_) | None => Self::load(workspace),
+        }
+    }
+
+    /// Reads the settings of a workspace and keeps a copy of them, if they are good, for the handlers that are started under them.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; the copy is as it was then.
+    pub fn put_in_force(workspace: &Workspace) -> Result<Self, Failure> {
         let path = workspace.config_path();
-        let Some(bytes) = files::read_following(&path)? else {
-            return Ok(Self::default());
-        };
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &path),
+        let bytes = files::read_following(&path)?.unwrap_or_default();
+        let config = Self::of_bytes(&bytes, &path)?;
+        files::replace_atomically(&workspace.config_in_force_path(), &bytes)?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        match files::read_following(path)? {
+            Some(bytes) => Self::of_bytes(&bytes, path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn of_bytes(bytes: &[u8], path: &Path) -> Result<Self, Failure> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let source = Source {
-                    path: &path,
-                    text: &text,
-                };
+                let source = Source { path, text: &text };
                 Err(source.failure(text.len(), "this is not UTF-8"))
             }
         }

@@ -151,6 +151,12 @@ impl Workspace {
         self.root.join(CONFIG)
     }
 
+    /// Returns where the daemon keeps the settings that it has in force.
+    #[must_use]
+    pub fn config_in_force_path(&self) -> PathBuf {
+        self.service_dir().join("config.toml")
+    }
+
     /// Returns the directory of all sessions.
     #[must_use]
     pub fn chat_root(&self) -> PathBuf {
