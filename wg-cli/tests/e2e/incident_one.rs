@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{StartCounter, WG, World};
+use crate::process::StartCounter;
+use crate::world::{WG, World};
 
 /// From the end of the holder to the answer.
 const PROMISED: Duration = Duration::from_secs(1);

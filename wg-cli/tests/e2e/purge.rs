@@ -8,7 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::world::{StartCounter, World, wait_gone};
+use crate::process::{StartCounter, wait_gone};
+use crate::world::World;
 
 /// Three chats, each with a handler that has answered and stays.
 fn three_live_chats() -> World {
@@ -33,7 +34,7 @@ fn sessions(world: &World) -> usize {
     let mut sessions: Vec<_> = world
         .handlers()
         .iter()
-        .filter_map(crate::world::Process::session)
+        .filter_map(crate::process::Process::session)
         .collect();
     sessions.sort();
     sessions.dedup();

@@ -216,7 +216,7 @@ fn a_killed_service_is_replaced_and_the_turn_in_flight_is_answered_once() {
     world.wait_for_file(".wg/chat/.chat-0/.streaming", |text| text.contains("begun"));
     let daemon = world.daemon_pid();
     kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
-    crate::world::wait_gone(daemon);
+    crate::process::wait_gone(daemon);
     world.wg(&["service", "start"]).ok();
     world.sh("echo there > go", b"");
     let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| text.ends_with('\n'));

@@ -12,24 +12,22 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::process::{Process, pidfd, wait_readable};
+
 /// When a hung test is given up. Nothing is measured against it.
-const WATCHDOG: Duration = Duration::from_secs(120);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The variable that marks every process of a world. It does not begin with `WG_`: the daemon takes those out of its environment.
 const MARK: &str = "E2E_WORLD";
@@ -324,103 +322,6 @@ impl Drop for World {
     }
 }
 
-/// A process as `/proc` shows it.
-#[derive(Clone)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) command_line: Vec<String>,
-    environ: Vec<u8>,
-}
-
-impl std::fmt::Debug for Process {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?}", self.pid, self.command_line.join(" "))
-    }
-}
-
-impl Process {
-    fn all() -> Vec<Self> {
-        let pids = fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        pids.filter_map(Self::look_at).collect()
-    }
-
-    fn look_at(pid: i32) -> Option<Self> {
-        let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let command_line = command_line
-            .split(|&byte| byte == 0)
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect();
-        Some(Self {
-            pid,
-            command_line,
-            environ,
-        })
-    }
-
-    fn variable(&self, name: &str) -> Option<String> {
-        let prefix = format!("{name}=");
-        let entry = self
-            .environ
-            .split(|&byte| byte == 0)
-            .find(|entry| entry.starts_with(prefix.as_bytes()))?;
-        Some(String::from_utf8_lossy(&entry[prefix.len()..]).into_owned())
-    }
-
-    /// Whether this is a handler that a daemon started.
-    pub(crate) fn is_handler(&self) -> bool {
-        self.variable("WG_SESSION").is_some()
-            && self
-                .command_line
-                .iter()
-                .any(|word| word == "nex" || word == "spawn-task")
-    }
-
-    /// The chat that this process belongs to, by its marker.
-    pub(crate) fn session(&self) -> Option<String> {
-        self.variable("WG_SESSION")
-    }
-
-    /// Kills it and waits until it is gone. The descriptor is opened before the environment is looked at again, so that a reused pid
-    /// is never hit.
-    pub(crate) fn end(&self) {
-        let Some(fd) = pidfd(self.pid) else { return };
-        if Self::look_at(self.pid).is_none_or(|now| now.environ != self.environ) {
-            return;
-        }
-        kill(Pid::from_raw(self.pid), Signal::SIGKILL).ok();
-        wait_readable(&fd, WATCHDOG);
-    }
-}
-
-/// Opens a descriptor that becomes readable when the process ends.
-pub(crate) fn pidfd(pid: i32) -> Option<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(pid)?;
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-}
-
-/// Waits until a process is gone.
-#[track_caller]
-pub(crate) fn wait_gone(pid: i32) {
-    if let Some(fd) = pidfd(pid) {
-        assert!(wait_readable(&fd, WATCHDOG), "process {pid} does not end");
-    }
-}
-
-fn wait_readable(fd: &impl AsFd, patience: Duration) -> bool {
-    let timeout = PollTimeout::try_from(patience).unwrap();
-    loop {
-        match nix::poll::poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(ready) => return ready > 0,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => panic!("poll: {error}"),
-        }
-    }
-}
-
 /// Waits until `enough` holds, looking again whenever something in the directory changes.
 #[track_caller]
 pub(crate) fn watch_until(dir: &Path, what: &str, mut enough: impl FnMut() -> bool) {
@@ -441,80 +342,6 @@ pub(crate) fn watch_until(dir: &Path, what: &str, mut enough: impl FnMut() -> bo
             .unwrap_or_else(|| panic!("gave up waiting for {what}"));
         assert!(wait_readable(&watch, left), "gave up waiting for {what}");
         drop(watch.read_events());
-    }
-}
-
-/// Counts how often a program was started, by the kernel's notices that its file was opened.
-///
-/// The kernel merges equal notices that stand unread next to each other, so a thread reads them as they come: the count may be too low
-/// for starts at the same instant, it is never too high, and no start at all is always 0.
-#[derive(Debug)]
-pub(crate) struct StartCounter {
-    watch: Arc<Inotify>,
-    count: Arc<AtomicUsize>,
-    end: Option<OwnedFd>,
-    reader: Option<thread::JoinHandle<()>>,
-}
-
-impl StartCounter {
-    /// Starts to count.
-    pub(crate) fn of(program: &Path) -> Self {
-        let watch =
-            Arc::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap());
-        // The notices of an end stand between those of two starts and keep them apart.
-        watch
-            .add_watch(
-                program,
-                AddWatchFlags::IN_OPEN | AddWatchFlags::IN_CLOSE_NOWRITE,
-            )
-            .unwrap();
-        let count = Arc::new(AtomicUsize::new(0));
-        let (ended, end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        let reader = {
-            let (watch, count) = (Arc::clone(&watch), Arc::clone(&count));
-            thread::spawn(move || {
-                loop {
-                    let mut fds = [
-                        PollFd::new(watch.as_fd(), PollFlags::POLLIN),
-                        PollFd::new(ended.as_fd(), PollFlags::POLLIN),
-                    ];
-                    nix::poll::poll(&mut fds, PollTimeout::NONE).ok();
-                    if fds[1].any().unwrap_or(true) {
-                        return;
-                    }
-                    drain(&watch, &count);
-                }
-            })
-        };
-        Self {
-            watch,
-            count,
-            end: Some(end),
-            reader: Some(reader),
-        }
-    }
-
-    /// How often it was started since the counter was made.
-    pub(crate) fn count(&self) -> usize {
-        drain(&self.watch, &self.count);
-        self.count.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for StartCounter {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        drop(self.reader.take().map(thread::JoinHandle::join));
-    }
-}
-
-fn drain(watch: &Inotify, count: &AtomicUsize) {
-    while let Ok(events) = watch.read_events() {
-        let starts = events
-            .iter()
-            .filter(|event| event.mask.contains(AddWatchFlags::IN_OPEN))
-            .count();
-        count.fetch_add(starts, Ordering::SeqCst);
     }
 }
 
