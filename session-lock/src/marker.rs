@@ -147,7 +147,7 @@ impl ReleaseWatch {
     /// [`SessionLock::is_release_requested`] still answers then.
     pub fn new(lock: &SessionLock) -> Result<Self, WatchError> {
         let dir = lock.path().to_owned();
-        let events = DirectoryEvents::of_marker(&dir).map_err(|source| WatchError {
+        let events = DirectoryEvents::of(&dir).map_err(|source| WatchError {
             doing: "watch the directory",
             path: dir.clone(),
             source,
@@ -163,7 +163,7 @@ impl ReleaseWatch {
     /// Returns whether the holder is asked to release now. Empties the descriptor.
     #[must_use]
     pub fn is_requested(&mut self) -> bool {
-        self.events.take_relevant();
+        self.events.take_relevant(&[MARKER]);
         is_requested(&self.dir, self.pid, &self.since)
     }
 

@@ -1,6 +1,5 @@
 //! Changes of the files in a locked directory, as the kernel reports them.
 
-#[cfg(target_os = "linux")]
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 #[cfg(target_os = "linux")]
 use nix::sys::timerfd::TimerFd;
 
-/// Reports changes of some names in one directory; or that it is time to look, where the kernel reports nothing.
+/// Reports changes in one directory; or that it is time to look, where the kernel reports nothing.
 #[derive(Debug)]
 pub(crate) struct DirectoryEvents {
     #[cfg(target_os = "linux")]
@@ -27,7 +26,6 @@ enum Source {
         /// Taken away when this is dropped.
         inotify: Option<Inotify>,
         watch: WatchDescriptor,
-        names: &'static [&'static CStr],
     },
     /// Readable once a second.
     Clock(TimerFd),
@@ -35,24 +33,12 @@ enum Source {
 
 #[cfg(target_os = "linux")]
 impl DirectoryEvents {
-    /// Reports what may free the lock.
-    pub(crate) fn of_lock(dir: &Path) -> io::Result<Self> {
-        // The guard's close comes last in a release. The record's removal comes first, but it is all that a tool
-        // without a guard does.
-        Self::of(dir, &[crate::files::RECORD, crate::files::GUARD])
-    }
-
-    /// Reports what may be a release request.
-    pub(crate) fn of_marker(dir: &Path) -> io::Result<Self> {
-        Self::of(dir, &[crate::files::MARKER])
-    }
-
-    fn of(dir: &Path, names: &'static [&'static CStr]) -> io::Result<Self> {
+    /// Reports the changes in `dir`.
+    pub(crate) fn of(dir: &Path) -> io::Result<Self> {
         let source = match inotify(dir) {
             Ok((inotify, watch)) => Source::Inotify {
                 inotify: Some(inotify),
                 watch,
-                names,
             },
             // A user has 128 instances, and may have used them up.
             Err(error) => {
@@ -63,17 +49,14 @@ impl DirectoryEvents {
         Ok(Self { source })
     }
 
-    /// Takes the events that are there; returns whether one of them concerns the names, or the directory itself.
-    pub(crate) fn take_relevant(&mut self) -> bool {
+    /// Takes the events that are there; returns whether one of them concerns one of `names`, or the
+    /// directory itself.
+    pub(crate) fn take_relevant(&mut self, names: &[&CStr]) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let mut relevant = false;
         match &self.source {
             Source::Clock(clock) => return clock.wait().is_ok(),
-            Source::Inotify {
-                inotify,
-                watch,
-                names,
-            } => {
+            Source::Inotify { inotify, watch } => {
                 while let Some(Ok(events)) = inotify.as_ref().map(Inotify::read_events) {
                     relevant |= events.iter().any(|event| match &event.name {
                         // What is left of an earlier watch of the same instance is not ours.
@@ -166,15 +149,11 @@ mod spare {
 
 #[cfg(not(target_os = "linux"))]
 impl DirectoryEvents {
-    pub(crate) fn of_lock(_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn of(_dir: &Path) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn of_marker(_dir: &Path) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn take_relevant(&mut self) -> bool {
+    pub(crate) fn take_relevant(&mut self, _names: &[&CStr]) -> bool {
         match self.never {}
     }
 }

@@ -5,6 +5,7 @@
 )]
 
 use std::error::Error;
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{HeldReason, InspectError, write_held};
+use crate::files::{GUARD, RECORD};
 use crate::holder::Holder;
 use crate::identity::ProcessIdentity;
 use crate::inspect::{Inspection, inspect};
@@ -83,7 +85,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn of(dir: &Path) -> Self {
-        let directory = DirectoryEvents::of_lock(dir).inspect_err(|error| {
+        let directory = DirectoryEvents::of(dir).inspect_err(|error| {
             log::debug!("looking at `{}` once a second: {error}", dir.display());
         });
         Self {
@@ -116,6 +118,20 @@ impl Changes {
             (HeldReason::ThisProcess, _) => (Vec::new(), true),
             _ => (Vec::new(), false),
         };
+        // A release removes the record first and closes the guard last. Whoever woke at the first would find the guard
+        // still locked, and might push aside the very process that is about to unlock it.
+        let names: &[&CStr] = match reason {
+            HeldReason::Guarded
+            | HeldReason::Inherited { .. }
+            | HeldReason::OtherNamespace
+            | HeldReason::ThisProcess => &[GUARD],
+            HeldReason::Unguarded
+            | HeldReason::Foreign
+            | HeldReason::Initialising
+            | HeldReason::OtherHost
+            | HeldReason::Unknown
+            | HeldReason::Unsettled => &[RECORD, GUARD],
+        };
         let mut watches = Vec::new();
         let mut watched_all = true;
         for pid in &pids {
@@ -140,7 +156,7 @@ impl Changes {
                     if self
                         .directory
                         .as_mut()
-                        .is_some_and(DirectoryEvents::take_relevant)
+                        .is_some_and(|events| events.take_relevant(names))
                     {
                         return true;
                     }
