@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::world::{Done, World, wait_gone};
+use crate::process::wait_gone;
+use crate::world::{Done, World};
 
 /// One line on stderr that begins with `error: ` and holds the words; nothing on stdout.
 #[track_caller]
