@@ -291,15 +291,31 @@ pub fn send(
 ) -> Result<Sent, Failure> {
     match daemon(workspace)? {
         Some(mut client) if options.durability == Durability::Sync => {
-            typed(client.call(&Request::UserChat {
+            let said = client.call(&Request::UserChat {
                 message: text.to_owned(),
                 request_id: options.request_id,
                 attachments: Vec::new(),
                 chat_id: chat.0,
                 user: options.user,
-            })?)
+            });
+            typed(said.map_err(|error| unknown_fate(chat, error))?)
         }
         running => local::send(workspace, chat, text, &options, running.is_some()),
+    }
+}
+
+/// A message whose acceptance was never heard of is neither lost nor safe: saying it again may say it twice.
+fn unknown_fate(chat: ChatId, error: CallError) -> Failure {
+    match error {
+        CallError::Broken(source) => Failure::new(
+            ExitCode::Unavailable,
+            "the service did not answer; the message may have been accepted",
+        )
+        .caused_by(source)
+        .with_cure(format!(
+            "look with wg chat read {chat} before you send it again"
+        )),
+        CallError::Refused { .. } | CallError::Garbled(_) => error.into(),
     }
 }
 

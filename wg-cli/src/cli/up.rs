@@ -8,8 +8,8 @@ use super::{attach, conversation, input, workspace};
 use crate::daemon::start::{self, StartOptions};
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
-use crate::ipc::Client;
 use crate::ipc::protocol::NewChatRequest;
+use crate::ipc::{Client, ConnectError};
 use crate::names::ChatState;
 use crate::ops::{self, ChatRow};
 use crate::patience::Patience;
@@ -33,8 +33,10 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
 
 /// A service that answers is not asked to start, whatever its settings look like by now.
 fn start_if_needed(cx: &Context<'_>, workspace: &Workspace) -> Outcome<()> {
-    if Client::connect(workspace).is_ok() {
-        return Ok(());
+    match Client::connect(workspace) {
+        Ok(_) => return Ok(()),
+        Err(ConnectError::NotRunning) => {}
+        Err(error) => return Err(error.into()),
     }
     let started = start::start(workspace, &StartOptions { max_agents: None })?;
     if !started.already {

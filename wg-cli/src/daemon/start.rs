@@ -65,8 +65,9 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
         .ok()
         .filter(session_lock::Inspection::is_held);
     if let Some(holder) = found.as_ref().and_then(|found| found.holder()) {
-        await_answer(workspace, until)?;
-        return Ok(running(holder.pid, true));
+        // The record may still be in the making: the daemon itself knows best who it is.
+        let pid = await_answer(workspace, until)?.unwrap_or(holder.pid);
+        return Ok(running(pid, true));
     }
     let mut command = Command::new(crate::self_exe());
     command
@@ -127,7 +128,7 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
     }
     if let Some(pid) = number("already") {
         reap(&mut child);
-        await_answer(workspace, until)?;
+        let pid = await_answer(workspace, until)?.unwrap_or(pid);
         return Ok(running(pid, true));
     }
     if let Some(error) = word.get("error").and_then(Value::as_str) {
@@ -154,8 +155,8 @@ fn reap(child: &mut std::process::Child) {
     }
 }
 
-/// Waits until the daemon answers: its socket appears in a directory that is watched.
-fn await_answer(workspace: &Workspace, until: Instant) -> Result<(), Failure> {
+/// Waits until the daemon answers, and returns its process as it says: its socket appears in a directory that is watched.
+fn await_answer(workspace: &Workspace, until: Instant) -> Result<Option<u32>, Failure> {
     let socket = workspace.socket_path()?;
     let dir = socket
         .parent()
@@ -163,7 +164,7 @@ fn await_answer(workspace: &Workspace, until: Instant) -> Result<(), Failure> {
     let mut watch = DirWatch::new(&dir)?;
     loop {
         match Client::connect(workspace) {
-            Ok(_) => return Ok(()),
+            Ok(client) => return Ok(client.daemon_pid()),
             Err(ConnectError::NotRunning) => {}
             Err(e) => return Err(e.into()),
         }

@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use session_lock::ProcessIdentity;
 
 use super::local;
 use crate::exit_code::ExitCode;
@@ -23,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long a daemon that does not listen any more may take after a signal.
 const DEAF: Duration = Duration::from_secs(20);
+
+/// How long one that does not answer may take after a polite signal where force is asked for; then it is killed.
+const DEAF_BY_FORCE: Duration = Duration::from_secs(3);
 
 /// How a daemon is stopped.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,11 +69,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         } else {
             local::end_handlers(workspace)?
         };
-        if let Ok(Some(state)) = ServiceState::read(workspace)
-            && !state.is_alive()
-        {
-            state.remove(workspace)?;
-        }
+        remove_state_of_the_dead(workspace)?;
         return Ok(Stopped {
             was_running: false,
             pid: None,
@@ -86,33 +86,22 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         handlers_ended: 0,
         survivors: Vec::new(),
     };
+    let mut deaf = false;
     match Client::connect(workspace) {
         Ok(mut client) => {
             let request = Request::Shutdown {
                 force: options.force,
                 keep_handlers: options.keep_handlers,
             };
-            let reply = client.call_within(&request, PATIENCE)?;
-            stopped.handlers_ended = reply
-                .get("handlers_ended")
-                .and_then(Value::as_u64)
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(0);
-            for survivor in reply
-                .get("survivors")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                stopped.survivors.push(format!(
-                    "{} ({})",
-                    survivor["pid"],
-                    survivor["name"].as_str().unwrap_or("?")
-                ));
-            }
+            stopped.take(&client.call_within(&request, PATIENCE)?);
         }
-        // It holds its lock and does not listen: it is starting, ending, or stuck.
-        Err(ConnectError::NotRunning) => {
+        // It holds its lock and does not listen: it is starting, ending, or stuck. One that listens and does not answer is only
+        // ended by force.
+        Err(error)
+            if matches!(error, ConnectError::NotRunning)
+                || options.force && matches!(error, ConnectError::Deaf) =>
+        {
+            deaf = true;
             let signal = if options.keep_handlers {
                 Signal::USR1
             } else {
@@ -128,29 +117,82 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
                 )
                 .with_cure("end it yourself")
             })?;
-            process_signal::send(identity, signal).map_err(|e| {
-                Failure::new(ExitCode::System, "failed to signal the daemon").caused_by(e)
-            })?;
+            signal_daemon(identity, signal)?;
         }
         Err(e) => return Err(e.into()),
     }
-    let patience = if stopped.handlers_ended > 0 {
+    let patience = if deaf && options.force {
+        DEAF_BY_FORCE
+    } else if stopped.handlers_ended > 0 {
         PATIENCE
     } else {
         DEAF
     };
-    let gone = match watch {
-        Some(watch) => watch.wait(Instant::now() + patience).map_err(|e| {
-            Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)
-        })?,
-        None => true,
+    let gone_within = |patience: Duration| match &watch {
+        Some(watch) => watch
+            .wait(Instant::now() + patience)
+            .map_err(|e| Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)),
+        None => Ok(true),
     };
-    if gone {
+    if gone_within(patience)? {
         return Ok(stopped);
+    }
+    if deaf
+        && options.force
+        && let Some(identity) = holder.identity()
+    {
+        // A process that was stopped takes no other signal.
+        signal_daemon(identity, Signal::KILL)?;
+        if gone_within(DEAF)? {
+            if !options.keep_handlers {
+                stopped.handlers_ended = local::end_handlers(workspace)?;
+            }
+            remove_state_of_the_dead(workspace)?;
+            return Ok(stopped);
+        }
     }
     Err(Failure::new(
         ExitCode::System,
         format!("the daemon (PID {}) is still there", holder.pid),
     )
     .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
+}
+
+impl Stopped {
+    /// Takes over what the daemon told of its end.
+    fn take(&mut self, reply: &Map<String, Value>) {
+        self.handlers_ended = reply
+            .get("handlers_ended")
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0);
+        for survivor in reply
+            .get("survivors")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            self.survivors.push(format!(
+                "{} ({})",
+                survivor["pid"],
+                survivor["name"].as_str().unwrap_or("?")
+            ));
+        }
+    }
+}
+
+fn signal_daemon(identity: &ProcessIdentity, signal: Signal) -> Result<(), Failure> {
+    process_signal::send(identity, signal)
+        .map(drop)
+        .map_err(|e| Failure::new(ExitCode::System, "failed to signal the daemon").caused_by(e))
+}
+
+/// A daemon that was killed leaves its state behind.
+fn remove_state_of_the_dead(workspace: &Workspace) -> Result<(), Failure> {
+    if let Ok(Some(state)) = ServiceState::read(workspace)
+        && !state.is_alive()
+    {
+        state.remove(workspace)?;
+    }
+    Ok(())
 }

@@ -8,12 +8,12 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::protocol::{Reply, Request};
+use super::protocol::{PROTOCOL_VERSION, Reply, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::store::workspace::Workspace;
@@ -21,12 +21,17 @@ use crate::store::workspace::Workspace;
 /// How long a plain request may take before the daemon counts as stuck.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a daemon may take to greet before it counts as one that does not answer: it greets without taking any lock.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why there is no connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// No daemon serves this workspace.
     NotRunning,
+    /// A daemon listens and does not greet: it was stopped, or hangs.
+    Deaf,
     /// There is no safe place for the socket.
     Place(Failure),
     /// The socket is there and cannot be used.
@@ -42,6 +47,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRunning => f.write_str("the service is not running"),
+            Self::Deaf => f.write_str("the service is running and does not answer"),
             Self::Place(failure) => failure.fmt(f),
             Self::Io { path, .. } => write!(f, "failed to connect to `{}`", path.display()),
         }
@@ -51,7 +57,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NotRunning | Self::Place(_) => None,
+            Self::NotRunning | Self::Deaf | Self::Place(_) => None,
             Self::Io { source, .. } => Some(source),
         }
     }
@@ -63,6 +69,7 @@ impl From<ConnectError> for Failure {
             Failure::new(ExitCode::Unavailable, error.to_string()).with_cure("wg service start");
         match error {
             ConnectError::NotRunning => failure,
+            ConnectError::Deaf => failure.with_cure("wg service stop --force"),
             ConnectError::Place(place) => place,
             ConnectError::Io { source, .. } => failure.caused_by(source),
         }
@@ -125,30 +132,84 @@ impl From<CallError> for Failure {
 #[derive(Debug)]
 pub struct Client {
     reader: BufReader<UnixStream>,
+    pid: Option<u32>,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects, and waits at most 5 s for the daemon's greeting.
     ///
     /// # Errors
     ///
-    /// [`ConnectError::NotRunning`] where nobody listens.
+    /// [`ConnectError::NotRunning`] where nobody listens, [`ConnectError::Deaf`] where the one who listens does not greet.
     pub fn connect(workspace: &Workspace) -> Result<Self, ConnectError> {
         let path = workspace.socket_path().map_err(ConnectError::Place)?;
-        match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Self {
-                reader: BufReader::new(stream),
-            }),
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                Err(ConnectError::NotRunning)
+        Self::connect_to(&path, GREETING_PATIENCE)
+    }
+
+    /// A daemon that was killed a moment ago still has its socket for an instant, and its greeting breaks off. It is greeted once
+    /// more, which either finds its successor or nobody.
+    fn connect_to(path: &Path, patience: Duration) -> Result<Self, ConnectError> {
+        let mut again = true;
+        loop {
+            let failed = match UnixStream::connect(path) {
+                Ok(stream) => match Self::greet(stream, patience) {
+                    Ok(client) => return Ok(client),
+                    Err(error) => error,
+                },
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+                {
+                    return Err(ConnectError::NotRunning);
+                }
+                Err(source) => {
+                    return Err(ConnectError::Io {
+                        path: path.to_owned(),
+                        source,
+                    });
+                }
+            };
+            if is_out_of_time(&failed) {
+                return Err(ConnectError::Deaf);
             }
-            Err(source) => Err(ConnectError::Io { path, source }),
+            if !std::mem::take(&mut again) {
+                return Err(ConnectError::Io {
+                    path: path.to_owned(),
+                    source: failed,
+                });
+            }
         }
+    }
+
+    fn greet(stream: UnixStream, patience: Duration) -> io::Result<Self> {
+        let mut client = Self {
+            reader: BufReader::new(stream),
+            pid: None,
+        };
+        let hello = Request::Hello {
+            version: PROTOCOL_VERSION,
+            capabilities: Vec::new(),
+        };
+        match client.call_within(&hello, patience) {
+            Ok(reply) => {
+                client.pid = reply
+                    .get("pid")
+                    .and_then(Value::as_u64)
+                    .and_then(|pid| u32::try_from(pid).ok());
+                Ok(client)
+            }
+            Err(CallError::Broken(error)) => Err(error),
+            // Whatever it said, it is there; an earlier daemon may not know the greeting.
+            Err(CallError::Refused { .. } | CallError::Garbled(_)) => Ok(client),
+        }
+    }
+
+    /// Returns the daemon's process, as its greeting said.
+    #[must_use]
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Sends a request and waits for its reply, at most 30 s.
@@ -170,15 +231,20 @@ impl Client {
         request: &Request,
         patience: Duration,
     ) -> Result<Map<String, Value>, CallError> {
-        self.send(request)?;
-        let line = self
-            .next_line(Some(Instant::now() + patience))?
-            .ok_or_else(|| {
-                CallError::Broken(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the connection was closed",
-                ))
-            })?;
+        let until = Instant::now() + patience;
+        if let Err(error) = self.send(request, patience) {
+            // A daemon that hangs up in the middle of a request may have said why before.
+            return Err(match self.last_words(&error, until) {
+                Some(refusal) => refusal,
+                None => CallError::Broken(error),
+            });
+        }
+        let line = self.next_line(Some(until))?.ok_or_else(|| {
+            CallError::Broken(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed",
+            ))
+        })?;
         match Reply::parse(&line).map_err(CallError::Garbled)? {
             Reply::Ok(map) => Ok(map),
             Reply::Err { error, code } => Err(CallError::Refused {
@@ -227,14 +293,31 @@ impl Client {
             .map_err(|e| CallError::Garbled(e.to_string()))
     }
 
-    fn send(&mut self, request: &Request) -> Result<(), CallError> {
-        let mut line =
-            serde_json::to_vec(request).map_err(|e| CallError::Garbled(e.to_string()))?;
+    fn send(&mut self, request: &Request, patience: Duration) -> io::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.reader
-            .get_mut()
-            .write_all(&line)
-            .map_err(CallError::Broken)
+        let stream = self.reader.get_mut();
+        // A daemon that was stopped takes no more than its socket's buffer holds.
+        stream.set_write_timeout(Some(patience))?;
+        stream.write_all(&line)
+    }
+
+    /// The refusal that stands in a connection which was closed while a request was written to it.
+    fn last_words(&mut self, error: &io::Error, until: Instant) -> Option<CallError> {
+        if !matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ) {
+            return None;
+        }
+        let line = self.next_line(Some(until)).ok()??;
+        match Reply::parse(&line).ok()? {
+            Reply::Ok(_) => None,
+            Reply::Err { error, code } => Some(CallError::Refused {
+                message: error,
+                code,
+            }),
+        }
     }
 
     fn next_line(&mut self, deadline: Option<Instant>) -> Result<Option<Vec<u8>>, CallError> {
@@ -267,6 +350,14 @@ impl Client {
     }
 }
 
+/// Whether an answer did not come in time: a socket's own limit says "would block".
+fn is_out_of_time(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}
+
 /// A live consumer: dropping it tells the daemon that nobody reads any more.
 #[derive(Debug)]
 #[must_use = "the presence ends when this is dropped"]
@@ -289,5 +380,84 @@ impl Attachment {
     /// As [`Client::call`].
     pub fn call(&mut self, request: &Request) -> Result<Map<String, Value>, CallError> {
         self.client.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{CallError, Client, ConnectError, Request};
+    use crate::exit_code::ExitCode;
+    use crate::failure::Failure;
+    use crate::ipc::protocol::Reply;
+
+    /// Longer than any of these tests is let run.
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_daemon_that_listens_and_does_not_greet_is_told_from_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        assert!(matches!(
+            Client::connect_to(&path, LONG),
+            Err(ConnectError::NotRunning)
+        ));
+        // As a daemon that was stopped: the kernel takes the connection, and nobody answers on it.
+        let listener = UnixListener::bind(&path).unwrap();
+        let error = Client::connect_to(&path, Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(error, ConnectError::Deaf), "{error}");
+        let failure = Failure::from(error);
+        assert_eq!(failure.code, ExitCode::Unavailable);
+        assert_eq!(failure.cure(), Some("wg service stop --force"));
+        drop(listener);
+        assert!(matches!(
+            Client::connect_to(&path, LONG),
+            Err(ConnectError::NotRunning)
+        ));
+    }
+
+    #[test]
+    fn the_reason_of_a_daemon_that_hangs_up_in_the_middle_of_a_request_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let daemon = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            while !bytes.contains(&b'\n') {
+                assert!(stream.read(&mut bytes).unwrap() > 0);
+            }
+            stream
+                .write_all(&Reply::of(json!({ "pid": 4711 })).to_line())
+                .unwrap();
+            assert!(stream.read(&mut bytes).unwrap() > 0);
+            let refusal = Reply::Err {
+                error: "too long".to_owned(),
+                code: 2,
+            };
+            stream.write_all(&refusal.to_line()).unwrap();
+        });
+        let mut client = Client::connect_to(&path, LONG).unwrap();
+        assert_eq!(client.daemon_pid(), Some(4711));
+        // More than a socket's buffer holds, so that the writer is still at it when the daemon leaves.
+        let request = Request::UserChat {
+            message: "y".repeat(16 << 20),
+            request_id: None,
+            attachments: Vec::new(),
+            chat_id: 0,
+            user: None,
+        };
+        let refused = client.call(&request).unwrap_err();
+        assert!(
+            matches!(&refused, CallError::Refused { message, code: 2 } if message == "too long"),
+            "{refused:?}"
+        );
+        daemon.join().unwrap();
     }
 }

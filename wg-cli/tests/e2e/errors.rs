@@ -610,3 +610,25 @@ fn a_workspace_that_cannot_be_written_to_can_still_be_read() {
     }
     assert!(world.processes().is_empty());
 }
+
+#[test]
+fn a_service_that_was_stopped_by_a_signal_is_told_of_and_ended_by_force() {
+    let world = World::new();
+    world.wg(&["up", "hello"]).ok();
+    let daemon = nix::unistd::Pid::from_raw(world.daemon_pid());
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    told(
+        &world.wg(&["chat", "send", "0", "are you there?"]),
+        69,
+        &["does not answer", "(wg service stop --force)"],
+    );
+    let stopped = world.wg(&["service", "stop", "--force"]).ok();
+    assert!(
+        stopped.stdout.starts_with("Service stopped (PID "),
+        "{}",
+        stopped.stdout
+    );
+    assert!(world.processes().is_empty(), "{:?}", world.processes());
+    world.wg(&["up", "again"]).ok();
+    world.stop();
+}
