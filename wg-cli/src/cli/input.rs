@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal, Read};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 
-/// The longest message that is taken, in bytes; an agent would choke on it long before the disk does.
-const LONGEST_MESSAGE: u64 = 16 * 1024 * 1024;
+/// The longest message that is taken, in bytes of its JSON form, with and without a service: what the service takes of one request,
+/// less a little for what stands around the message.
+const LONGEST_MESSAGE: u64 = (4 << 20) - (64 << 10);
 
 /// Returns the message, read from stdin where it is `-`.
 ///
@@ -23,10 +24,20 @@ pub(super) fn message(given: &str) -> Outcome<String> {
         return Err(Failure::new(ExitCode::Usage, "the message is empty")
             .with_cure("give it as an argument, or - to read stdin"));
     }
-    if text.len() as u64 > LONGEST_MESSAGE {
+    if json_length(&text) > LONGEST_MESSAGE {
         return Err(too_long());
     }
     Ok(text)
+}
+
+/// How many bytes the text takes as a JSON string, its quotes left out.
+fn json_length(text: &str) -> u64 {
+    let of_byte = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(of_byte).sum()
 }
 
 fn whole_stdin() -> Outcome<String> {
@@ -50,8 +61,11 @@ fn whole_stdin() -> Outcome<String> {
 }
 
 fn too_long() -> Failure {
-    Failure::new(ExitCode::Usage, "the message is longer than 16 MiB")
-        .with_cure("put it into a file and name the file in the message")
+    Failure::new(
+        ExitCode::Usage,
+        "the message is longer than 3.9 MiB (as JSON), which is the most that a chat takes",
+    )
+    .with_cure("put it into a file and name the file in the message")
 }
 
 /// The failure of a stdin that cannot be read.
@@ -76,4 +90,30 @@ pub(super) fn ask(question: &str) -> Outcome<String> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(unreadable)?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_MESSAGE, json_length, message};
+    use crate::exit_code::ExitCode;
+    use crate::ipc::server::Limits;
+
+    #[test]
+    fn the_length_of_a_message_is_that_of_its_json_form() {
+        let every: String = (0..0x300).filter_map(char::from_u32).collect();
+        let json = serde_json::to_string(&every).unwrap();
+        assert_eq!(json_length(&every), json.len() as u64 - 2);
+    }
+
+    #[test]
+    fn what_is_longer_than_the_service_takes_is_refused_before_it_is_sent() {
+        let longest = usize::try_from(LONGEST_MESSAGE).unwrap();
+        assert!(longest < Limits::standard().line);
+        assert!(message(&"y".repeat(longest)).is_ok());
+        for text in ["y".repeat(longest + 1), "\"".repeat(longest / 2 + 1)] {
+            let failure = message(&text).unwrap_err();
+            assert_eq!(failure.code, ExitCode::Usage);
+            assert!(failure.to_string().contains("longer than 3.9 MiB"));
+        }
+    }
 }
