@@ -445,7 +445,8 @@ impl Daemon {
             ));
         }
         if down.was_running {
-            text = format!("{text}, {ended} processes ended");
+            let plural = if ended == 1 { "" } else { "es" };
+            text = format!("{text}, {ended} process{plural} ended");
         }
         Ok(self.change(chat, before != now || down.was_running, ended, text))
     }
