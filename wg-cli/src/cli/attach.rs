@@ -22,7 +22,6 @@ use crate::names::EventKind;
 use crate::ops::{self, Caller, SendOptions};
 use crate::presence::Presence;
 use crate::report::{Paint, one_line};
-use crate::store::StoreError;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Durability, Message, Role, Side};
 use crate::store::resolve::{self, Make};
@@ -127,11 +126,7 @@ impl<'a> Screen<'a> {
     ) -> Outcome<Self> {
         let mut events = Follower::new(&workspace.events_path());
         // What happened before is for `wg service events`.
-        drop(
-            events
-                .lines()
-                .map_err(StoreError::io("read", &workspace.events_path()))?,
-        );
+        drop(events.lines()?);
         Ok(Self {
             cx,
             workspace,
@@ -249,8 +244,7 @@ impl<'a> Screen<'a> {
 
     /// What happened to the chat, where it explains why nothing comes.
     fn show_events(&mut self) -> Outcome<()> {
-        let path = self.workspace.events_path();
-        for line in self.events.lines().map_err(StoreError::io("read", &path))? {
+        for line in self.events.lines()? {
             let Ok(event) = serde_json::from_str::<Value>(&line) else {
                 continue;
             };

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::store::{StoreError, files};
+
 /// Reads the complete lines of a file as they come; after a rotation it goes on with the new file.
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -27,19 +29,25 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// The file is there and cannot be read.
-    pub(super) fn lines(&mut self) -> io::Result<Vec<String>> {
+    /// The file is there and cannot be read, or it is a link, a pipe or anything else that is no file.
+    pub(super) fn lines(&mut self) -> Result<Vec<String>, StoreError> {
+        let path = self.path.clone();
         let mut lines = Vec::new();
         if self.file.is_none() {
-            self.file = open(&self.path)?;
+            self.file = files::open_to_read(&path)?;
         }
-        self.drain(&mut lines)?;
-        if self.was_rotated()? {
+        self.drain(&mut lines)
+            .map_err(StoreError::io("read", &path))?;
+        if self
+            .was_rotated()
+            .map_err(StoreError::io("look at", &path))?
+        {
             // What was written to the old file between the last read and its renaming was drained above; a writer that still has
             // it open writes nothing more to it.
             self.partial.clear();
-            self.file = open(&self.path)?;
-            self.drain(&mut lines)?;
+            self.file = files::open_to_read(&path)?;
+            self.drain(&mut lines)
+                .map_err(StoreError::io("read", &path))?;
         }
         Ok(lines)
     }
@@ -71,14 +79,6 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
-    }
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

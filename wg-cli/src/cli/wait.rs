@@ -19,7 +19,6 @@ use crate::names::{ChatState, EventKind};
 use crate::ops;
 use crate::patience::Patience;
 use crate::report::one_line;
-use crate::store::StoreError;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Message, Side, Tail};
 use crate::store::resolve::{self, Make};
@@ -180,8 +179,7 @@ impl<'a> ReplyWatch<'a> {
     }
 
     fn new_events(&mut self) -> Outcome<Vec<String>> {
-        let path = self.workspace.events_path();
-        Ok(self.events.lines().map_err(StoreError::io("read", &path))?)
+        Ok(self.events.lines()?)
     }
 
     fn give_up_if_nothing_will_come(&mut self) -> Outcome<()> {

@@ -37,7 +37,7 @@ impl Workspace {
     /// Opens the workspace that is exactly this directory.
     ///
     /// # Errors
-    /// [`ExitCode::Failed`] if there is no such directory, [`ExitCode::System`] if it cannot be looked at.
+    /// [`ExitCode::Failed`] if there is no such directory or its path is not UTF-8, [`ExitCode::System`] if it cannot be looked at.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
         let root = fs::canonicalize(dir).map_err(|error| no_workspace(dir, error))?;
         let metadata = fs::metadata(&root).map_err(|error| no_workspace(dir, error))?;
@@ -48,6 +48,7 @@ impl Workspace {
             )
             .with_cure("wg init"));
         }
+        check_is_text(&root)?;
         let born = metadata
             .created()
             .ok()
@@ -74,6 +75,7 @@ impl Workspace {
         } else {
             at.join(NAMES[0])
         };
+        check_is_text(&std::path::absolute(&target).unwrap_or_else(|_| target.clone()))?;
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -280,6 +282,21 @@ impl Workspace {
 pub(super) fn is_named_like_one(dir: &Path) -> bool {
     dir.file_name()
         .is_some_and(|name| NAMES.iter().any(|known| name == *known))
+}
+
+/// Refuses a path that the records, which are JSON, cannot hold.
+fn check_is_text(path: &Path) -> Result<(), Failure> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitCode::Failed,
+        format!(
+            "the path of the workspace is not UTF-8: `{}`",
+            path.display()
+        ),
+    )
+    .with_cure("rename the directory, or use a workspace elsewhere"))
 }
 
 fn no_workspace(dir: &Path, error: io::Error) -> Failure {

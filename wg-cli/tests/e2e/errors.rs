@@ -632,3 +632,62 @@ fn a_service_that_was_stopped_by_a_signal_is_told_of_and_ended_by_force() {
     world.wg(&["up", "again"]).ok();
     world.stop();
 }
+
+#[test]
+fn a_workspace_whose_path_is_no_text_is_refused_in_one_sentence() {
+    let world = World::new();
+    let odd = world.here().join(OsStr::from_bytes(b"\xff\xfe"));
+    fs::create_dir(&odd).unwrap();
+    let here = |args: &[&str]| {
+        let mut command = world.command(crate::world::WG);
+        let done = command.args(args).current_dir(&odd).output().unwrap();
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
+    };
+    let refused = |args: &[&str]| {
+        let (code, stderr) = here(args);
+        assert_eq!(code, Some(1), "{args:?}: {stderr}");
+        assert!(
+            stderr.starts_with("error: the path of the workspace is not UTF-8: "),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    };
+    refused(&["init"]);
+    refused(&["up", "hello"]);
+    assert_eq!(fs::read_dir(&odd).unwrap().count(), 0);
+    fs::create_dir(odd.join(".wg")).unwrap();
+    for verb in [
+        &["which", "--json"][..],
+        &["up", "hello"],
+        &["chat", "list"],
+        &["service", "start"],
+    ] {
+        refused(verb);
+    }
+}
+
+#[test]
+fn a_pipe_a_link_or_a_directory_in_the_place_of_the_events_is_told_of_and_nobody_hangs() {
+    for place in [
+        "mkfifo .wg/service/events.jsonl",
+        "mkdir .wg/service/events.jsonl",
+        "ln -s /dev/zero .wg/service/events.jsonl",
+    ] {
+        let world = World::with_workspace();
+        world.wg(&["chat", "new"]).ok();
+        world.sh(
+            &format!("mkdir -p .wg/service; rm -f .wg/service/events.jsonl; {place}"),
+            b"",
+        );
+        for verb in [&["chat", "hello"][..], &["service", "events"]] {
+            told(
+                &world.wg(verb),
+                78,
+                &["events.jsonl` is not a regular file", "move it away"],
+            );
+        }
+    }
+}

@@ -480,8 +480,8 @@ fn tools() -> &'static [(&'static str, PathBuf)] {
     static TOOLS: OnceLock<Vec<(&'static str, PathBuf)>> = OnceLock::new();
     TOOLS.get_or_init(|| {
         let names = [
-            "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "id", "mkdir", "mkfifo",
-            "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
+            "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "id", "ln", "mkdir",
+            "mkfifo", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
         ];
         let path = std::env::var_os("PATH").unwrap();
         let find = |name: &'static str| {

@@ -10,8 +10,7 @@ use crate::cli::follow::Follower;
 use crate::cli::input;
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
-use crate::failure::{Failure, Outcome};
-use crate::store::StoreError;
+use crate::failure::Outcome;
 use crate::store::watch::DirWatch;
 
 /// How many lines are shown where nobody said how many.
@@ -77,16 +76,8 @@ fn watch(
         None
     };
     let mut follower = Follower::new(path);
-    let read = |error| {
-        Failure::from(StoreError::Io {
-            doing: "read",
-            path: path.to_owned(),
-            source: error,
-        })
-    };
     let lines: Vec<String> = follower
-        .lines()
-        .map_err(read)?
+        .lines()?
         .into_iter()
         .filter(|line| wanted(line))
         .collect();
@@ -102,12 +93,7 @@ fn watch(
             break;
         }
         changes.wait(None, &[]).map_err(input::broken_wait)?;
-        for line in follower
-            .lines()
-            .map_err(read)?
-            .iter()
-            .filter(|line| wanted(line))
-        {
+        for line in follower.lines()?.iter().filter(|line| wanted(line)) {
             print(line)?;
         }
     }
