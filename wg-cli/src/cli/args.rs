@@ -1,6 +1,7 @@
 //! The command line: every verb, every flag, and an example for each.
 
 pub mod chat;
+pub mod lock;
 pub mod service;
 pub mod session;
 
@@ -187,9 +188,8 @@ Examples:
 
 Leaves with the command's last code; 128 + n for a signal, 127 for a program that is not there.")]
     Run(Run),
-    /// Not built yet
-    #[command(hide = true)]
-    Lock(NotBuilt),
+    /// One writer per directory, for any program
+    Lock(lock::Lock),
     /// Not built yet
     #[command(hide = true)]
     Man(NotBuilt),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use session_lock::{DirLock, DirLockError, Kind, Note, Wait};
 
 use crate::clock;
+use crate::dir_registry;
 use crate::store::Workspace;
 
 /// How long one attempt waits before signals are listened to again.
@@ -12,21 +13,11 @@ const SLICE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Returns where the locks of directories are kept.
 ///
-/// All workspaces of a user must agree about it, because chats of two of them can work in the same directory; so it is
-/// `wg/locks` in the user's state directory, and beside the service's files only where there is no such thing.
+/// All workspaces of a user must agree about it, because chats of two of them can work in the same directory; it lies beside
+/// the service's files only where the user has no place for state.
 #[must_use]
 pub fn registry(workspace: &Workspace) -> PathBuf {
-    let variable = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let state =
-        variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local").join("state")));
-    state.map_or_else(
-        || workspace.service_dir().join("locks"),
-        |state| state.join("wg").join("locks"),
-    )
+    dir_registry::of_this_user().unwrap_or_else(|| workspace.service_dir().join("locks"))
 }
 
 /// What came of one attempt.
