@@ -46,6 +46,7 @@ mod linux {
     use std::sync::mpsc;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::sys::signal::SigSet;
     use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
     use crate::sys;
@@ -167,6 +168,13 @@ mod linux {
     /// Keeps the thread until the child has ended.
     fn linger(watch: Option<OwnedFd>) {
         let Some(watch) = watch else { return };
+        // The kernel gives SIGCHLD to the thread that started the child, if it takes signals. A handler that writes
+        // into a pipe would find that pipe closed here, and the program would never hear of its child's end. Not
+        // blocked any earlier, because the child would inherit that.
+        if let Err(errno) = SigSet::all().thread_block() {
+            log::debug!("failed to leave the signals to the other threads: {errno}");
+            return;
+        }
         // The copies of everybody's descriptors would keep pipes open that others wait to see closed.
         if let Err(error) = sys::close_all_but(watch.as_fd()) {
             log::debug!("failed to close the lender's descriptors: {error}");

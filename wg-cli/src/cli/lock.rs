@@ -233,7 +233,7 @@ fn release(report: &Report, registry: &Path, args: &Release) -> Outcome {
         );
     }
     if status.inspection.is_held() {
-        report.note(&view.to_text(clock::now()));
+        report.note(&view.headline(clock::now()));
     }
     let mut signalled = false;
     if status.inspection.is_held() {
@@ -274,7 +274,7 @@ fn release(report: &Report, registry: &Path, args: &Release) -> Outcome {
         "wait longer with --wait, or: wg lock release {} --force",
         quoted(&status.directory)
     );
-    Err(Failure::new(ExitCode::Held, after_view.to_text(now)).with_cure(cure))
+    Err(Failure::new(ExitCode::Held, after_view.headline(now)).with_cure(cure))
 }
 
 /// Asks the holder, and waits.

@@ -12,6 +12,7 @@ mod front_door;
 mod golden;
 mod incident_one;
 mod json;
+mod lock;
 mod process;
 mod purge;
 mod real_agents;

@@ -257,9 +257,10 @@ impl LockView {
         Ok(())
     }
 
-    pub(super) fn to_text(&self, now: Timestamp) -> String {
+    /// Who has it, in one line.
+    pub(super) fn headline(&self, now: Timestamp) -> String {
         let directory = self.directory.display();
-        let mut lines = vec![match (self.state, &self.holder, &self.hold) {
+        match (self.state, &self.holder, &self.hold) {
             ("held", Some(holder), _) => {
                 let reason = self.reason.as_deref().unwrap_or_default();
                 format!("{directory}: held by {}: {reason}", holder.to_text(now))
@@ -274,7 +275,11 @@ impl LockView {
                 holder.to_text(now)
             ),
             _ => format!("{directory}: free"),
-        }];
+        }
+    }
+
+    pub(super) fn to_text(&self, now: Timestamp) -> String {
+        let mut lines = vec![self.headline(now)];
         if self.state == "held" {
             if let Some(note) = &self.note {
                 lines.push(format!("  note      {}", note.to_text()));
