@@ -4,7 +4,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use session_lock::{Inspection, inspect};
 
-use crate::world::{Process, Running, World, wait_gone};
+use crate::process::{Process, wait_gone};
+use crate::world::{Running, World};
 
 fn world() -> World {
     let world = World::new();
@@ -158,17 +159,13 @@ fn the_command_keeps_the_lock_when_its_wrapper_is_killed() {
 #[test]
 fn what_the_command_leaves_in_its_group_is_waited_for() {
     let world = world();
-    let mut holder = holder(
-        &world,
-        "d",
-        "cat <&0 3<&0 >/dev/null & echo in; exec sleep 0",
-    );
-    world
-        .wg(&["lock", "run", "--dir", "d", "--", "true"])
-        .with_code(75);
-    // Background processes of a shell read nothing, so the sleeper's companion may be gone already; whoever is left ends here.
-    holder.hang_up();
+    let holder = holder(&world, "d", "sleep 1000 >/dev/null 2>&1 & echo in");
+    let refused = world.wg(&["lock", "run", "--json", "--dir", "d", "--", "true"]);
+    assert_eq!(refused.with_code(75).json()["holder"]["pid"], holder.pid());
+    let sleeper = process(&world, "sleep");
+    send(sleeper.pid, Signal::SIGKILL);
     holder.finish().ok();
+    assert_eq!(world.json(&["lock", "status", "d"])["state"], "free");
     assert!(world.processes().is_empty());
 }
 
