@@ -132,6 +132,8 @@ struct Chats<'a> {
 
 fn list(cx: &Context<'_>, args: &List) -> Outcome {
     let workspace = cx.workspace()?;
+    // The rows of a service stay as they were when it read the graph: a line that it can no longer read is told of here.
+    drop(cx.graph(&workspace)?);
     let rows = ops::list_chats(&workspace, args.all)?;
     cx.report
         .answer(&Chats { chats: &rows }, || table(cx.report, &rows))?;

@@ -5,6 +5,7 @@ use std::io::BufRead;
 use super::args::Up;
 use super::context::Context;
 use super::{attach, conversation, input, workspace};
+use crate::agent::AgentSpec;
 use crate::daemon::start::{self, StartOptions};
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
@@ -13,6 +14,7 @@ use crate::ipc::{Client, ConnectError};
 use crate::names::ChatState;
 use crate::ops::{self, ChatRow};
 use crate::patience::Patience;
+use crate::store::config::Config;
 use crate::store::files::SideLock;
 use crate::store::graph::ChatId;
 use crate::store::workspace::{Surroundings, Workspace};
@@ -21,7 +23,7 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
     // A message that cannot be sent must not leave a service behind.
     let message = up.message.as_deref().map(input::message).transpose()?;
     let workspace = find_or_make(cx)?;
-    start_if_needed(cx, &workspace)?;
+    start_if_needed(cx, &workspace, up.agent.as_deref())?;
     let chat = choose_or_make(cx, &workspace, up.agent.as_deref())?;
     let patience = up.timeout.map_or(Patience::Forever, Patience::For);
     match message {
@@ -32,11 +34,15 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
 }
 
 /// A service that answers is not asked to start, whatever its settings look like by now.
-fn start_if_needed(cx: &Context<'_>, workspace: &Workspace) -> Outcome<()> {
+fn start_if_needed(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) -> Outcome<()> {
     match Client::connect(workspace) {
         Ok(_) => return Ok(()),
         Err(ConnectError::NotRunning) => {}
         Err(error) => return Err(error.into()),
+    }
+    // An agent that nobody knows must not leave a service behind either.
+    if let Some(agent) = agent {
+        AgentSpec::named(&Config::load(workspace)?, agent)?;
     }
     let started = start::start(workspace, &StartOptions { max_agents: None })?;
     if !started.already {

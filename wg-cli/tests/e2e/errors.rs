@@ -686,3 +686,35 @@ fn a_pipe_a_link_or_a_directory_in_the_place_of_the_events_is_told_of_and_nobody
         }
     }
 }
+
+#[test]
+fn a_line_of_the_graph_that_cannot_be_read_is_named_by_the_list_with_and_without_a_service() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.sh("printf '{\"id\": \\n' >> .wg/graph.jsonl", b"");
+    let warned = || {
+        let listed = world.wg(&["chat", "list"]).ok();
+        let warning: Vec<&str> = listed.stderr.lines().collect();
+        assert_eq!(warning.len(), 1, "{}", listed.stderr);
+        assert!(
+            warning[0].starts_with("warning: line 2 of `"),
+            "{warning:?}"
+        );
+        assert!(listed.stdout.contains("chat-0"), "{}", listed.stdout);
+    };
+    warned();
+    world.wg(&["service", "start"]).ok();
+    warned();
+    world.stop();
+}
+
+#[test]
+fn up_with_an_agent_that_nobody_knows_starts_no_service() {
+    let world = World::with_workspace();
+    told(
+        &world.wg(&["up", "--agent", "nosuch", "hello"]),
+        78,
+        &["`nosuch`"],
+    );
+    assert!(world.processes().is_empty(), "{:?}", world.processes());
+}
