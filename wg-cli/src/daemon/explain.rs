@@ -187,12 +187,14 @@ pub(super) fn words(known: &Known) -> Explanation {
         let place = cwd
             .map(|cwd| format!("  cwd {}", cwd.display()))
             .unwrap_or_default();
+        // Relative, as everything that a person reads; what the holder wrote where that is no time.
+        let since = Timestamp::parse(&holder.since).map_or_else(
+            || holder.since.clone(),
+            |at| format!("{} ago", at.ago(clock::now())),
+        );
         fact(
             "holder",
-            format!(
-                "pid {}  {}  since {}{place}",
-                holder.pid, holder.kind, holder.since
-            ),
+            format!("pid {}  {}  since {since}{place}", holder.pid, holder.kind),
         );
     }
     if let Some(pid) = known.pid {

@@ -559,3 +559,25 @@ fn a_paused_service_does_not_ask_itself_without_end_about_a_waiting_message() {
     world.wg(&["service", "stop"]).ok();
     assert!(world.processes().is_empty());
 }
+
+#[test]
+fn somebody_without_a_name_is_called_user_in_the_conversation() {
+    let mut world = World::with_workspace();
+    world.set("USER", "");
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    let read = world.wg(&["chat", "read", "0"]).ok();
+    assert!(read.stdout.starts_with("user "), "{}", read.stdout);
+}
+
+#[test]
+fn the_holder_of_a_chat_is_told_with_how_long_ago_it_came() {
+    let world = World::new();
+    world.wg(&["up", "hello"]).ok();
+    world.wg(&["service", "stop", "--keep-handlers"]).ok();
+    let why = world.wg(&["why", "0"]).ok();
+    let holder = why.stdout.lines().find(|line| line.contains("holder"));
+    let holder = holder.unwrap_or_else(|| panic!("no holder: {}", why.stdout));
+    assert!(holder.contains(" ago"), "{holder}");
+    world.stop();
+}

@@ -64,13 +64,17 @@ Examples:
     #[command(after_help = "\
 Examples:
   wg service logs -n 50
-  wg service logs -f")]
+  wg service logs -f
+
+With --json each line is a JSON text of its own.")]
     Logs(Logs),
     /// Print what happened to the chats, one event a line
     #[command(after_help = "\
 Examples:
   wg service events -n 20
-  wg service events -f --json")]
+  wg service events -f --json
+
+With --json each line is a JSON document of its own.")]
     Events(Events),
     /// Make a chat (the earlier name of `wg chat new`)
     #[command(

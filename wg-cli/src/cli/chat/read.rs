@@ -140,7 +140,8 @@ pub(in crate::cli) fn print_one(
     now: Timestamp,
 ) -> Outcome<()> {
     let speaker = match message.role {
-        Role::User if message.user.is_empty() => "user".to_owned(),
+        // What is written where neither WG_USER nor USER is set.
+        Role::User if matches!(message.user.as_str(), "" | "unknown") => "user".to_owned(),
         Role::User => one_line(&message.user),
         Role::Coordinator => chat.to_string(),
         Role::SystemError => format!("{chat} failed"),
