@@ -48,6 +48,14 @@ pub fn create_chat(
             "--command cannot be combined with an agent, a model or an endpoint",
         ));
     }
+    if wanted
+        .command
+        .as_ref()
+        .is_some_and(|command| command.trim().is_empty())
+    {
+        return Err(Failure::new(ExitCode::Usage, "the command is empty")
+            .with_cure("leave --command out for the default agent"));
+    }
     if let Some(name) = &wanted.name {
         resolve::check_name(name)?;
     }

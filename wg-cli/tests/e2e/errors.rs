@@ -718,3 +718,26 @@ fn up_with_an_agent_that_nobody_knows_starts_no_service() {
     );
     assert!(world.processes().is_empty(), "{:?}", world.processes());
 }
+
+#[test]
+fn a_chat_with_an_empty_command_is_not_made() {
+    let world = World::with_workspace();
+    for command in ["", "  "] {
+        told(
+            &world.wg(&["chat", "new", "--command", command]),
+            2,
+            &["the command is empty"],
+        );
+    }
+    assert_eq!(world.read(".wg/graph.jsonl"), "");
+}
+
+#[test]
+fn a_list_of_a_folder_that_is_no_workspace_writes_nothing_into_it() {
+    let mut world = World::new();
+    fs::create_dir(world.path("plain")).unwrap();
+    let plain = world.path("plain").to_str().unwrap().to_owned();
+    world.set("WG_DIR", &plain);
+    told(&world.wg(&["chat", "list"]), 1, &["does not exist"]);
+    assert_eq!(fs::read_dir(&plain).unwrap().count(), 0);
+}
