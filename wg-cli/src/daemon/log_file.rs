@@ -133,14 +133,19 @@ impl Rotating {
     }
 }
 
+/// Opens the log for appending: a regular file, never through a link and never a pipe that nobody reads.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
         .open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok((file, metadata.len()))
 }
 
 /// One line stays one line, whatever a message carries.
@@ -166,6 +171,16 @@ mod tests {
     #[test]
     fn a_message_of_many_lines_stays_one_line() {
         assert_eq!(escape("a\nb\u{1b}[31m\tc"), "a\\nb\\u{1b}[31m\tc");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_log_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("daemon.log"), dir.path().join("elsewhere"));
+        std::fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(DaemonLog::open(&path, 100, 2, Level::Info, false).is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"");
     }
 
     #[test]
