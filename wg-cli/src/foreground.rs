@@ -172,9 +172,13 @@ fn attend(handle: &supervisor::Handle, words: &Receiver<Word>, asked: &AtomicI32
 /// Whether the command has this signal already: the terminal sends these two to its whole foreground group, ours and the
 /// command's. (A `kill -INT` of ours alone looks the same; the ladder's next rung makes up for it.)
 fn was_told_by_the_terminal(number: i32) -> bool {
-    matches!(number, SIGINT | SIGQUIT)
-        && nix::unistd::tcgetpgrp(std::io::stderr())
-            .is_ok_and(|group| group == nix::unistd::getpgrp())
+    let is_foreground = || {
+        // Not one of the three: each may be a file.
+        let terminal = std::fs::File::open("/dev/tty").ok()?;
+        let group = nix::unistd::tcgetpgrp(&terminal).ok()?;
+        Some(group == nix::unistd::getpgrp())
+    };
+    matches!(number, SIGINT | SIGQUIT) && is_foreground() == Some(true)
 }
 
 fn forward(child: &ProcessIdentity, number: i32) {

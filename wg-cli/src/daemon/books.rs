@@ -80,7 +80,9 @@ impl Daemon {
                 record.state = Some(state);
                 record.since = Some(now);
             }
-            record.machine = books;
+            if books.is_some() {
+                record.machine = books;
+            }
         });
         if let Err(e) = written {
             log::warn!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use supervisor::Adopted;
@@ -38,11 +39,18 @@ pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     }
     let adopted = adopt(daemon, &live);
     end_leftovers(daemon, &adopted);
+    daemon.booting.store(false, Ordering::SeqCst);
     if live.is_empty() {
         log::info!("No chat-loop tasks in graph — nothing to look after yet");
     }
     for chat in live.difference(&adopted) {
         first_look(daemon, *chat);
+    }
+    // Made while the others were being looked at, and told that nothing starts yet.
+    for chat in daemon.units() {
+        if !live.contains(&chat) {
+            daemon.driver().wake(unit_of(chat));
+        }
     }
     for chat in &adopted {
         // A wish that the former daemon wrote down and had no time to carry out is carried out now. Looked at and sent under
@@ -112,7 +120,12 @@ fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
     for task in loaded.graph.chats() {
         daemon.admit(task);
     }
-    archive_orphan_states(daemon);
+    if loaded.warnings.is_empty() {
+        archive_orphan_states(daemon);
+    } else {
+        // A chat whose line cannot be read is not a chat that is gone.
+        log::warn!("the graph is damaged, so no state file is taken for an orphan (wg doctor)");
+    }
     let chats = daemon.chats.lock();
     Ok(chats
         .iter()

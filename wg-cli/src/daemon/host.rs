@@ -230,6 +230,11 @@ impl Host for ChatHost {
             .ok()
             .flatten()
             .filter(|record| record.pid == pid)?;
+        // A number comes back; the nonce of a spawn does not.
+        let spawn = ChatRecord::load(&self.daemon.workspace, chat).ok()?.spawn?;
+        if record.nonce.as_deref() != Some(spawn.nonce.as_str()) {
+            return None;
+        }
         match (record.code, record.signal) {
             (_, Some(signal)) => Some(ExitStatus::from_raw(signal)),
             (Some(code), None) => Some(ExitStatus::from_raw(code << 8)),

@@ -118,6 +118,8 @@ pub(crate) struct Daemon {
     events: Events,
     control: Sender<Control>,
     paused: AtomicBool,
+    /// Until it is known which handlers of earlier daemons live on, and what dead ones left is ended, nothing is started.
+    booting: AtomicBool,
     ending: AtomicBool,
     hurried: AtomicBool,
     /// Clients that asked for the end and are answered when it has come.
@@ -138,7 +140,9 @@ impl Daemon {
 
     /// Whether no handler may be started at all.
     fn starts_are_off(&self) -> bool {
-        self.ending.load(Ordering::SeqCst) || self.paused.load(Ordering::SeqCst)
+        self.ending.load(Ordering::SeqCst)
+            || self.paused.load(Ordering::SeqCst)
+            || self.booting.load(Ordering::SeqCst)
     }
 
     /// How long a stop waits for the turn boundary.
@@ -268,18 +272,20 @@ impl Daemon {
 
     /// Gives the driver a machine for the chat, once.
     fn ensure_unit(&self, chat: ChatId) {
+        let is_new = |entry: &Entry| !entry.has_unit;
+        if !self.chats.lock().get(&chat).is_some_and(is_new) {
+            return;
+        }
+        // Read before the lock is taken again: whoever sees `has_unit` may speak to the unit, so it is there by then.
+        let machine = self.machine_for(chat);
         {
             let mut chats = self.chats.lock();
-            let Some(entry) = chats.get_mut(&chat) else {
+            let Some(entry) = chats.get_mut(&chat).filter(|entry| is_new(entry)) else {
                 return;
             };
-            if entry.has_unit {
-                return;
-            }
             entry.has_unit = true;
+            self.driver().add(unit_of(chat), machine);
         }
-        let machine = self.machine_for(chat);
-        self.driver().add(unit_of(chat), machine);
         if let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::Yes)
             && let Some(watch) = self.watch.get()
         {

@@ -79,7 +79,7 @@ pub(super) fn purge(
         let served = |chat: &&ChatId| chats.get(chat).is_some_and(|entry| entry.handler.is_some());
         chosen.iter().filter(served).copied().collect()
     };
-    let chosen = retire(daemon, chosen, &options.caller.actor, &mut report)?;
+    let chosen = retire(daemon, chosen, &options.caller.actor, &mut report);
 
     let mut unproven = BTreeMap::new();
     let targets: Vec<ChatId> = chosen.iter().chain(&haunted).copied().collect();
@@ -143,7 +143,7 @@ fn retire(
     chosen: Vec<ChatId>,
     actor: &str,
     report: &mut PurgeReport,
-) -> Result<Vec<ChatId>, Failure> {
+) -> Vec<ChatId> {
     let mut marked = Vec::with_capacity(chosen.len());
     for chat in chosen {
         let _in_order = daemon.wishing.lock();
@@ -171,18 +171,30 @@ fn retire(
             }
         }
     }
-    if !marked.is_empty() {
-        Graph::edit(&daemon.workspace, |graph| {
-            for chat in &marked {
-                graph.archive(*chat, actor, "purged")?;
+    // The marks hold even where the graph cannot be written: what they withdraw is ended all the same.
+    let archived = Graph::edit(&daemon.workspace, |graph| {
+        for chat in &marked {
+            graph.archive(*chat, actor, "purged")?;
+        }
+        Ok(())
+    })
+    .and_then(|()| Graph::load(&daemon.workspace));
+    match archived {
+        Ok(loaded) => {
+            for task in loaded.graph.chats() {
+                daemon.admit(task);
             }
-            Ok(())
-        })?;
+        }
+        Err(e) => {
+            let error = format!("purged, but not in the graph yet: {}", Failure::from(e));
+            report.errors.extend(marked.first().map(|chat| PurgeError {
+                chat_id: chat.0,
+                pid: None,
+                error,
+            }));
+        }
     }
-    for task in Graph::load(&daemon.workspace)?.graph.chats() {
-        daemon.admit(task);
-    }
-    Ok(marked)
+    marked
 }
 
 /// Lets the driver have a live holder that is proven ours and that it does not have yet, so that the ladder can end it.

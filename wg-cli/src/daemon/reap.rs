@@ -128,9 +128,14 @@ pub(super) fn end_inheritors(
             if pid <= 1 || !is_our_users(pid) || is_exempt(pid) {
                 continue;
             }
+            // Its start first, then whether it still has the lock: a number that was given to somebody else meanwhile fails one
+            // of the two.
             let Some(start) = supervisor::tree::start_ticks(pid) else {
                 continue;
             };
+            if !inheritors(dir).contains(&pid) {
+                continue;
+            }
             match supervisor::tree::end(Some((pid, start)), None, within, is_exempt) {
                 Ok(report) => {
                     for process in report.survivors {

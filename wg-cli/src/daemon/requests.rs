@@ -241,9 +241,12 @@ impl Daemon {
                 answer.send(&reply(self.interrupt(ChatId(chat_id))));
             }
             Request::ReleaseChat(OneChat { chat_id, .. }) => {
-                self.act(ChatId(chat_id), Happened::Release);
-                drop(self.control.send(Control::LookAtDeadlines));
-                answer.send(&Reply::of(json!({ "chat_id": chat_id, "held_off": true })));
+                let released = self.known(ChatId(chat_id)).map(|()| {
+                    self.act(ChatId(chat_id), Happened::Release);
+                    drop(self.control.send(Control::LookAtDeadlines));
+                    json!({ "chat_id": chat_id, "held_off": true })
+                });
+                answer.send(&reply(released));
             }
             Request::PurgeChats {
                 include_active,
@@ -520,6 +523,10 @@ impl Daemon {
     fn reload(&self) -> Result<Value, Failure> {
         let config = Config::put_in_force(&self.workspace)?;
         *self.config.write() = Arc::new(config);
+        super::turns::configure(&self.queue, &self.config());
+        super::starts::configure(&self.queue, &self.config()).map_err(|e| {
+            Failure::new(ExitCode::Bug, "the lane of starts cannot be changed").caused_by(e)
+        })?;
         let policy = crate::wire::policy(&self.config());
         let chats = self.units();
         for chat in &chats {

@@ -19,7 +19,7 @@ use super::host::ChatHost;
 use super::inbox_watch::InboxWatch;
 use super::log_file::DaemonLog;
 use super::requests::Requests;
-use super::standing::StandingWatch;
+use super::standing::{self, StandingWatch};
 use super::{Control, Daemon, boot};
 use crate::chat::Happened;
 use crate::clock;
@@ -115,6 +115,7 @@ fn run_inner(
     let (daemon, controls) = Daemon::assemble(workspace, config)?;
     let socket = workspace.socket_path()?;
     let listener = bind(&socket).map_err(|e| system("failed to open the socket", e))?;
+    let ours = standing::inode(&socket);
     log::info!(
         "Daemon starting (PID {}, socket {})",
         std::process::id(),
@@ -128,6 +129,7 @@ fn run_inner(
     // Signals before the first process: one that came in between would leave handlers behind.
     let signals = Signals::install(daemon.control.clone())
         .map_err(|e| system("failed to handle signals", e))?;
+    daemon.booting.store(true, Ordering::SeqCst);
     let server = Server::start(
         listener,
         Limits::standard(),
@@ -164,7 +166,10 @@ fn run_inner(
     daemon.end(ending, &controls);
     drop(signals);
     drop(server);
-    if let Err(e) = std::fs::remove_file(&socket) {
+    // A successor may have made its own at the same place.
+    if standing::inode(&socket) == ours
+        && let Err(e) = std::fs::remove_file(&socket)
+    {
         log::debug!("the socket was gone: {e}");
     }
     if let Err(e) = state.remove(workspace) {
@@ -228,6 +233,7 @@ impl Daemon {
             events: Events::new(events),
             control,
             paused: false.into(),
+            booting: false.into(),
             ending: false.into(),
             hurried: false.into(),
             goodbyes: Mutex::default(),

@@ -69,7 +69,8 @@ struct Post {
     inode: Option<(u64, u64)>,
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+/// Which file is at this path, if one is.
+pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata()
         .ok()
         .map(|metadata| (metadata.dev(), metadata.ino()))
@@ -84,16 +85,23 @@ fn stand(
 ) -> SessionLock {
     loop {
         let fallen = match lock.verify() {
-            Ok(Standing::Lost { by }) => Some(format!("the service lock is lost to {by:?}")),
-            Ok(_) if inode(&post.path) != post.inode => {
-                Some("the socket was removed or replaced".to_owned())
+            // A successor has the place, and may have the handlers too: they are left to it.
+            Ok(Standing::Lost { by: Some(by) }) => {
+                Some((format!("the service lock is lost to {by}"), Ending::Keep))
             }
-            Ok(_) => None,
-            Err(e) => Some(format!("the service directory is gone: {e}")),
+            Ok(Standing::Lost { by: None }) => {
+                Some(("the service lock is lost".to_owned(), Ending::Stop))
+            }
+            Ok(_) => match inode(&post.path) {
+                now if now == post.inode => None,
+                Some(_) => Some(("the socket was replaced".to_owned(), Ending::Keep)),
+                None => Some(("the socket was removed".to_owned(), Ending::Stop)),
+            },
+            Err(e) => Some((format!("the service directory is gone: {e}"), Ending::Stop)),
         };
-        if let Some(why) = fallen {
+        if let Some((why, ending)) = fallen {
             log::error!("this daemon can no longer be reached and ends: {why}");
-            if control.send(Control::Shutdown(Ending::Stop)).is_err() {
+            if control.send(Control::Shutdown(ending)).is_err() {
                 log::debug!("it is ending already");
             }
             return lock;

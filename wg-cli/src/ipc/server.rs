@@ -441,7 +441,9 @@ impl Board {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if connection.busy {
+        // Who does not read the answers is asked nothing more until it does.
+        let is_full = connection.output.len() >= self.limits.backlog && !connection.deaf;
+        if connection.busy || is_full {
             return;
         }
         if let Some(line) = connection.waiting.pop_front() {
@@ -455,7 +457,10 @@ impl Board {
         };
         if connection.output.len() + bytes.len() > self.limits.backlog {
             log::warn!("connection {} does not read its events and is closed", id.0);
-            self.close(id);
+            // Closed when what it asked is done: an answer that came later would find its rights gone.
+            connection.deaf = true;
+            connection.ending = true;
+            connection.output.clear();
             return;
         }
         connection.output.extend(bytes);
@@ -478,6 +483,12 @@ impl Board {
                 connection.output.clear();
             }
         }
+        if connection.output.is_empty() {
+            self.hand_out(id);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         if connection.ending
             && !connection.busy
             && connection.waiting.is_empty()

@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::process::wait_gone;
 use crate::world::{Done, World};
 
 /// One line on stderr that begins with `error: ` and holds the words; nothing on stdout.
 #[track_caller]
-fn told(done: &Done, code: i32, words: &[&str]) {
+pub(crate) fn told(done: &Done, code: i32, words: &[&str]) {
     let done = done.with_code(code);
     assert_eq!(done.stdout, "", "{}", done.stderr);
     let lines: Vec<&str> = done
@@ -306,27 +305,6 @@ fn reload_keeps_the_settings_in_force_where_the_new_ones_are_wrong() {
 }
 
 #[test]
-fn a_handler_starts_under_the_settings_in_force_while_the_file_is_wrong() {
-    let world = World::with_workspace();
-    world.wg(&["chat", "new"]).ok();
-    world.wg(&["service", "start"]).ok();
-    fs::write(
-        world.path(".wg/config.toml"),
-        "[service]\nidle_timeout = \"soon\"\n",
-    )
-    .unwrap();
-    assert_eq!(world.wg(&["chat", "hello"]).ok().stdout, "hello\n");
-    // A daemon that could not start again under that file is not stopped.
-    told(
-        &world.wg(&["service", "restart"]),
-        78,
-        &["config.toml", "line 2", "idle_timeout"],
-    );
-    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
-    world.stop();
-}
-
-#[test]
 fn an_agent_that_is_not_there_parks_its_chat_and_the_right_settings_free_it() {
     let world = World::with_workspace();
     let settings = |command: &str| {
@@ -353,61 +331,6 @@ fn an_agent_that_is_not_there_parks_its_chat_and_the_right_settings_free_it() {
         text.lines().count() == 2 && text.ends_with('\n')
     });
     assert!(outbox.contains("hello again"));
-    world.stop();
-}
-
-#[test]
-fn the_end_of_a_service_stops_no_chat_for_good() {
-    let world = World::with_workspace();
-    for _ in 0..3 {
-        world.wg(&["chat", "new"]).ok();
-    }
-    for round in ["one", "two"] {
-        world.wg(&["service", "start"]).ok();
-        for chat in ["0", "1", "2"] {
-            let done = world.wg(&["chat", round, "--coordinator", chat]).ok();
-            assert_eq!(done.stdout, format!("{round}\n"));
-        }
-        world.wg(&["service", "stop"]).ok();
-    }
-    world.stop();
-}
-
-#[test]
-fn what_a_killed_handler_left_with_its_lock_is_ended_although_it_carries_no_marker() {
-    let world = World::with_workspace();
-    fs::write(
-        world.path(".wg/config.toml"),
-        "[service]\nstop_grace = \"0.5s\"\n[supervisor]\nbackoff_first = \"100ms\"\n",
-    )
-    .unwrap();
-    // It clears its environment and makes a session of its own; the lent descriptor is all that is left to know it by.
-    let agent = "if [ -e second ]; then cat; else touch second; \
-                 (env -i setsid sh -c 'echo $$ > escaped; exec sleep 600' &) ; exec sleep 600; fi";
-    world.wg(&["chat", "new", "--command", agent]).ok();
-    world.wg(&["service", "start"]).ok();
-    world.wg(&["chat", "send", "0", "hello"]).ok();
-    let escaped = world.wait_for_file("escaped", |text| text.ends_with('\n'));
-    let escaped: i32 = escaped.trim().parse().unwrap();
-    world.handlers().first().expect("one handler").end();
-    let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| text.ends_with('\n'));
-    assert!(outbox.contains("hello"), "{outbox}");
-    wait_gone(escaped);
-    world.stop();
-}
-
-#[test]
-fn a_daemon_whose_place_was_taken_away_ends_with_its_handlers() {
-    let world = World::with_workspace();
-    world.wg(&["chat", "new"]).ok();
-    world.wg(&["service", "start"]).ok();
-    world.wg(&["chat", "hello"]).ok();
-    let daemon = world.daemon_pid();
-    fs::remove_file(world.path(".wg/service/daemon.sock")).unwrap();
-    wait_gone(daemon);
-    assert!(world.processes().is_empty());
-    world.wg(&["service", "start"]).ok();
-    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
     world.stop();
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod endings;
+mod endurance;
 mod errors;
 mod front_door;
 mod golden;
