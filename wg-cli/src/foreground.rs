@@ -191,14 +191,12 @@ fn forward(child: &ProcessIdentity, number: i32) {
     }
 }
 
-/// Waits for what came to us as a subreaper and has ended. The command itself is the driver's to wait for.
+/// Waits for what came to us as a subreaper and has ended: the kernel lists that under the main thread, which calls this.
+///
+/// The command itself is the driver's to wait for, and is listed under the driver's thread.
 fn reap_strays(own: Option<u32>) {
-    let Ok(children) = std::fs::read_to_string("/proc/self/task/self/children").or_else(|_| {
-        std::fs::read_to_string(format!(
-            "/proc/self/task/{}/children",
-            nix::unistd::gettid()
-        ))
-    }) else {
+    let list = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+    let Ok(children) = std::fs::read_to_string(list) else {
         return;
     };
     for pid in children
@@ -211,7 +209,7 @@ fn reap_strays(own: Option<u32>) {
         let Ok(raw) = i32::try_from(pid) else {
             continue;
         };
-        // One that still runs stays; one that the driver just started is not waited for, because it runs.
+        // One that still runs stays.
         let stray = nix::unistd::Pid::from_raw(raw);
         if let Err(e) = nix::sys::wait::waitpid(stray, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
             log::debug!("{pid} was waited for by somebody else: {e}");

@@ -1,6 +1,7 @@
 //! What the supervisor's driver asks about chats: may this one start, how is it started, what did its end mean.
 //!
-//! Everything here runs on the driver's thread and is short: a few small files are read, nothing is waited for.
+//! Everything here runs on the driver's thread and is short: a few small files are read and written. The one thing that is waited for
+//! is the side lock of a state file, which others hold for the length of a write.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -125,11 +126,10 @@ impl Host for ChatHost {
         };
         if !reap::inheritors(&dir).is_empty() {
             // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
-            // this thread, and the chat is looked at again then.
+            // this thread; the chat is looked at again when the pause is over.
             let background = Arc::clone(&daemon);
             daemon.in_lane(&format!("leftovers:{}", chat.0), move || {
                 background.end_borrowers(chat);
-                background.driver().wake(unit);
             });
             return not_now("what a dead handler left behind is being ended".to_owned());
         }

@@ -63,7 +63,7 @@ pub(crate) fn write(record: &mut ChatRecord, wish: Wish, now: Timestamp) {
 ///
 /// # Errors
 ///
-/// One of the files cannot be written; the state file comes first, so a wish against running holds even then.
+/// One of the files cannot be written. The state file comes first: where only the graph failed, it tells the new wish already.
 pub(super) fn persist(
     workspace: &Workspace,
     chat: ChatId,
