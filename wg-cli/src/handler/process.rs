@@ -1,6 +1,7 @@
 //! What a handler does to its own process before anything else.
 
-use rustix::process::{getpid, getsid, set_child_subreaper, setsid};
+use nix::sys::prctl::set_child_subreaper;
+use nix::unistd::{getpid, getsid, setsid};
 
 /// Makes this process the root of everything that its agents will start.
 ///
@@ -8,7 +9,9 @@ use rustix::process::{getpid, getsid, set_child_subreaper, setsid};
 /// where the person's Ctrl-C reaches it. As a child subreaper it inherits whatever an agent leaves behind, through any
 /// number of forks and sessions, so that nothing can get away from a stop.
 pub(crate) fn become_handler(at_terminal: bool) {
-    let leads_session = getsid(None).is_ok_and(|session| session == getpid());
+    // The session's leader may be outside our pid namespace and then reads as 0 (pid_namespaces(7)), which rustix takes for
+    // impossible; nix hands it out as it is.
+    let leads_session = getsid(None) == Ok(getpid());
     // Refused to the leader of a process group, which then at least has a group of its own.
     if !at_terminal
         && !leads_session
@@ -16,7 +19,7 @@ pub(crate) fn become_handler(at_terminal: bool) {
     {
         log::debug!("no session of our own: {error}");
     }
-    if let Err(error) = set_child_subreaper(Some(getpid())) {
+    if let Err(error) = set_child_subreaper(true) {
         log::warn!("what an agent leaves behind may get away: not a child subreaper: {error}");
     }
 }

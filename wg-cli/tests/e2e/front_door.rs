@@ -1,6 +1,8 @@
 //! `wg up` on a fresh machine.
 
-use crate::world::World;
+use nix::unistd::geteuid;
+
+use crate::world::{WG, World, on_path};
 
 #[test]
 fn up_in_an_empty_directory_answers_and_answers_again() {
@@ -186,4 +188,25 @@ fn up_makes_its_workspace_in_the_directory_that_it_was_given() {
         world.set("WG_DIR", &given);
         world.stop();
     }
+}
+
+/// In a container, and on a build machine, the session's leader and the group's may be outside the pid namespace: the kernel
+/// then gives 0 for both.
+#[test]
+fn a_chat_is_answered_where_the_session_leader_is_outside_the_pid_namespace() {
+    let world = World::new();
+    let script = format!("'{WG}' up hello && '{WG}' service stop >/dev/null");
+    let isolated = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    let mut command = match on_path("unshare") {
+        Some(unshare) if geteuid().is_root() => {
+            let mut command = world.command(unshare);
+            command.args(isolated).arg("/bin/sh");
+            command
+        }
+        // Without the right to make a namespace the plain case remains.
+        _ => world.command("/bin/sh"),
+    };
+    command.args(["-c", &script]);
+    let done = World::run(command, b"").ok();
+    assert_eq!(done.stdout, "hello\n", "{}", done.stderr);
 }

@@ -475,6 +475,13 @@ impl Done {
     }
 }
 
+/// Finds a program on this machine's PATH.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
+}
+
 /// The programs that the tests and the agents in them use, found once on this machine's PATH.
 fn tools() -> &'static [(&'static str, PathBuf)] {
     static TOOLS: OnceLock<Vec<(&'static str, PathBuf)>> = OnceLock::new();
@@ -483,11 +490,8 @@ fn tools() -> &'static [(&'static str, PathBuf)] {
             "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "id", "ln", "mkdir",
             "mkfifo", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
         ];
-        let path = std::env::var_os("PATH").unwrap();
         let find = |name: &'static str| {
-            let found = std::env::split_paths(&path)
-                .map(|dir| dir.join(name))
-                .find(|program| program.is_file());
+            let found = on_path(name);
             (
                 name,
                 found.unwrap_or_else(|| panic!("the tests need `{name}`")),
