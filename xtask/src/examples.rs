@@ -14,6 +14,8 @@ pub(crate) enum Run {
     Args(&'static [&'static str]),
     /// Not in `ci`, because it is the long form of a test: `cargo xtask stress` runs it.
     Long,
+    /// With these arguments for some seconds; `cargo xtask stress` runs it for longer.
+    Short(&'static [&'static str]),
 }
 
 /// Package, example, and how it is run.
@@ -31,7 +33,7 @@ pub(crate) const EXAMPLES: [(&str, &str, Run); 10] = [
     ("command-queue", "stress", Run::Long),
     ("wg-cli", "sim_chats", Run::Long),
     ("wg-cli", "chaos", Run::Long),
-    ("wg-cli", "attack", Run::Long),
+    ("wg-cli", "attack", Run::Short(&["--seconds", "5"])),
 ];
 
 /// Runs the short examples. They are built exactly as `cargo test --all-features` builds them, so after
@@ -46,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
         let exists = workspace
             .package(package)
             .is_some_and(|package| package.has_target("example", example));
-        if let (true, Run::Args(args)) = (exists, run) {
+        if let (true, Run::Args(args) | Run::Short(args)) = (exists, run) {
             command::run(&mut built(&workspace.target, example, args))?;
             any = true;
         }

@@ -64,7 +64,7 @@ mod tests {
     fn the_long_examples_and_the_stress_forms_are_the_same() {
         let mut long: Vec<_> = EXAMPLES
             .iter()
-            .filter(|(.., run)| matches!(run, Run::Long))
+            .filter(|(.., run)| matches!(run, Run::Long | Run::Short(_)))
             .map(|(package, example, _)| (*package, *example))
             .collect();
         let mut forms = FORMS.map(|(_, package, example)| (package, example));
