@@ -2,19 +2,23 @@
 //!
 //! A lane may go while its shard is locked for writing and the map holds the only strong reference: nobody
 //! has it, and nobody can get it. A handle, a token, or a worker keeps its lane alive by that alone.
+//!
+//! The counters of lanes that went are kept in the shard, under the same lock: whoever counts finds each lane once, in
+//! the set or among those that went, and never in neither or both.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::hash::{Hashed, Seed};
 use super::lane::LaneCell;
 use super::shared::Shared;
+use super::sync::{AtomicU64, RwLock};
 use crate::config::LaneConfig;
 use crate::snapshot::Totals;
 
@@ -96,6 +100,14 @@ struct Shard {
     /// With this many lanes, idle ones are looked for before another is made. Twice what the last search
     /// left, so that searching costs each new lane a constant.
     crowded: usize,
+    /// Totals of lanes of this shard that were forgotten.
+    forgotten: Totals,
+}
+
+/// Every lane there ever was: those that exist, and the sum of those that do not any more.
+pub(crate) struct Census {
+    pub(crate) lanes: Vec<Arc<LaneCell>>,
+    pub(crate) forgotten: Totals,
 }
 
 pub(crate) struct Directory {
@@ -106,8 +118,6 @@ pub(crate) struct Directory {
     defaults: Arc<LaneConfig>,
     /// The last configuration that differed: a thousand lanes configured alike share one.
     recent: Mutex<Arc<LaneConfig>>,
-    /// Totals of lanes that were forgotten.
-    forgotten: Mutex<Totals>,
 }
 
 impl Directory {
@@ -119,13 +129,13 @@ impl Directory {
                 RwLock::new(Shard {
                     lanes: HashSet::default(),
                     crowded: FEW,
+                    forgotten: Totals::default(),
                 })
             }),
             home,
             seed: Seed::new(),
             next: AtomicU64::new(0),
             defaults,
-            forgotten: Mutex::default(),
         }
     }
 
@@ -176,7 +186,7 @@ impl Directory {
             return Arc::clone(&entry.0);
         }
         if shard.lanes.len() >= shard.crowded {
-            self.sweep_shard(&mut shard, &|_| true);
+            Self::sweep_shard(&mut shard, &|_| true);
             shard.crowded = (shard.lanes.len() * 2).max(FEW);
         }
         let lane = Arc::new(LaneCell::new(
@@ -192,21 +202,23 @@ impl Directory {
 
     /// Returns all lanes that exist now.
     pub(crate) fn all(&self) -> Vec<Arc<LaneCell>> {
-        self.shards
-            .iter()
-            .flat_map(|shard| {
-                shard
-                    .read()
-                    .lanes
-                    .iter()
-                    .map(|entry| Arc::clone(&entry.0))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        self.census().lanes
     }
 
-    pub(crate) fn forgotten(&self) -> Totals {
-        *self.forgotten.lock()
+    /// Returns all lanes and the totals of those that were forgotten. While a lane that is returned is held, it is not
+    /// forgotten, so nothing of it is counted twice, however late it is looked at.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census {
+            lanes: Vec::new(),
+            forgotten: Totals::default(),
+        };
+        for shard in &self.shards {
+            let shard = shard.read();
+            census.forgotten.add(&shard.forgotten);
+            let lanes = shard.lanes.iter().map(|entry| Arc::clone(&entry.0));
+            census.lanes.extend(lanes);
+        }
+        census
     }
 
     /// Forgets lanes that nobody configured and nobody used for a while, and gives idle memory back.
@@ -218,7 +230,7 @@ impl Directory {
         let mut again = false;
         for shard in &self.shards {
             let mut shard = shard.write();
-            again |= self.sweep_shard(&mut shard, &rested);
+            again |= Self::sweep_shard(&mut shard, &rested);
             if shard.lanes.len() * 4 < shard.lanes.capacity() {
                 shard.lanes.shrink_to_fit();
             }
@@ -227,10 +239,12 @@ impl Directory {
         again
     }
 
-    fn sweep_shard(&self, shard: &mut Shard, rested: &dyn Fn(Option<Instant>) -> bool) -> bool {
-        let mut forgotten = Totals::default();
+    fn sweep_shard(shard: &mut Shard, rested: &dyn Fn(Option<Instant>) -> bool) -> bool {
+        let Shard {
+            lanes, forgotten, ..
+        } = shard;
         let mut again = false;
-        shard.lanes.retain(|Entry(lane)| {
+        lanes.retain(|Entry(lane)| {
             let mut state = lane.lock();
             if !state.core.is_idle() || !rested(state.core.last_dispatch()) {
                 again = true;
@@ -244,7 +258,6 @@ impl Directory {
             forgotten.add(&state.core.totals());
             false
         });
-        self.forgotten.lock().add(&forgotten);
         again
     }
 }

@@ -15,6 +15,7 @@ use shuttle::thread;
 use super::clock;
 use super::context::TaskContext;
 use super::crew::Crew;
+use super::directory::Directory;
 use super::lane::{LaneCell, Posted, Token};
 use super::task::{Header, Task};
 use crate::config::{LaneConfig, Priority};
@@ -299,5 +300,64 @@ fn no_token_is_left_while_everybody_sleeps() {
             worker.join().expect("nobody panics");
         }
         assert_eq!((crew.threads(), crew.asleep()), (0, 0));
+    });
+}
+
+#[test]
+fn a_lane_that_is_being_forgotten_is_counted_once() {
+    explore(|| {
+        const TASKS: usize = 3;
+        let directory = Arc::new(Directory::new(Weak::new(), LaneConfig::serial()));
+        let now = clock::now();
+        let user = {
+            let directory = Arc::clone(&directory);
+            thread::spawn(move || {
+                let budget = PhantomBudget::new(0);
+                for number in 0..TASKS {
+                    let lane = directory.find_or_make("lane");
+                    let task = Arc::new(Numbered {
+                        header: Header::new(None, None),
+                        number,
+                        ran: Arc::default(),
+                    });
+                    let mut state = lane.lock();
+                    let seq = lane.next_seq(&mut state);
+                    state.core.submit(now, seq, Priority::Normal, None, task);
+                    let claimed = state.core.claim(now).expect("nothing else is there");
+                    let place = (claimed.seq, claimed.index);
+                    let outcome = Outcome::Finished;
+                    let mut steps = Vec::new();
+                    state
+                        .core
+                        .finish(place.0, place.1, outcome, now, &budget, &mut steps);
+                }
+            })
+        };
+        let sweeper = {
+            let directory = Arc::clone(&directory);
+            thread::spawn(move || {
+                for _ in 0..TASKS {
+                    directory.sweep(now, Duration::ZERO);
+                }
+            })
+        };
+        let count = || {
+            let census = directory.census();
+            let mut totals = census.forgotten;
+            for lane in census.lanes {
+                totals.add(&lane.lock().core.totals());
+            }
+            assert_eq!(totals.submitted, totals.settled());
+            totals.finished
+        };
+        let mut seen = 0;
+        for _ in 0..TASKS {
+            let finished = count();
+            assert!(finished >= seen, "{finished} after {seen}");
+            seen = finished;
+        }
+        user.join().expect("nobody panics");
+        sweeper.join().expect("nobody panics");
+        assert_eq!(count(), TASKS as u64);
     });
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::context::TaskContext;
+use super::directory::Census;
 use super::group::Group;
 use super::handle::{TaskHandle, submit_detached};
 use super::lane::{LaneCell, LaneState, Token};
@@ -417,9 +418,9 @@ impl CommandQueue {
     }
 
     fn submitted_if_idle(&self) -> Option<u64> {
-        let shared = self.shared();
-        let mut submitted = shared.lanes.forgotten().submitted;
-        for lane in shared.lanes.all() {
+        let Census { lanes, forgotten } = self.shared().lanes.census();
+        let mut submitted = forgotten.submitted;
+        for lane in lanes {
             let state = lane.lock();
             if !state.core.is_idle() {
                 return None;
@@ -500,13 +501,11 @@ impl CommandQueue {
     pub fn snapshot(&self) -> QueueSnapshot {
         let shared = self.shared();
         let now = clock::now();
-        let mut totals = shared.lanes.forgotten();
-        let mut lanes: Vec<_> = shared
-            .lanes
-            .all()
-            .iter()
-            .map(|lane| self.describe(lane, now))
-            .collect();
+        let Census {
+            lanes,
+            forgotten: mut totals,
+        } = shared.lanes.census();
+        let mut lanes: Vec<_> = lanes.iter().map(|lane| self.describe(lane, now)).collect();
         lanes.sort_by(|a, b| a.lane.cmp(&b.lane));
         for lane in &lanes {
             totals.add(&lane.totals);

@@ -2,12 +2,12 @@
 //! same code on primitives that try one interleaving after the other.
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 #[cfg(all(test, shuttle))]
-pub(crate) use explored::{Condvar, Mutex, MutexGuard};
+pub(crate) use explored::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(all(test, shuttle))]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
@@ -51,6 +51,26 @@ mod explored {
             self.0
                 .as_mut()
                 .expect("a guard is empty only while its thread sleeps")
+        }
+    }
+
+    pub(crate) struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(shuttle::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> shuttle::sync::RwLockReadGuard<'_, T> {
+            self.0
+                .read()
+                .expect("no thread panics while it holds a lock")
+        }
+
+        pub(crate) fn write(&self) -> shuttle::sync::RwLockWriteGuard<'_, T> {
+            self.0
+                .write()
+                .expect("no thread panics while it holds a lock")
         }
     }
 

@@ -1,11 +1,11 @@
 //! How queues and lanes end, and who waits for that.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use command_queue::{Close, CommandQueue, LaneConfig, QueueConfig, SubmitError, TaskError};
+use command_queue::{Close, CommandQueue, LaneConfig, QueueConfig, SubmitError, TaskError, Totals};
 
 use crate::common::{Stuck, far, hasty, now, patient, queue};
 
@@ -174,4 +174,47 @@ fn a_lane_in_use_is_never_forgotten_under_its_users() {
     queue.wait_idle(far()).unwrap();
     assert_eq!(ran.load(Ordering::SeqCst), 20_000);
     assert_eq!(queue.snapshot().totals.finished, 20_000);
+}
+
+#[test]
+fn a_forgotten_lane_is_counted_once_at_any_instant() {
+    let queue = CommandQueue::start(QueueConfig {
+        lane_retention: Duration::ZERO,
+        ..QueueConfig::recommended()
+    })
+    .unwrap();
+    // One thread makes lanes that are forgotten as soon as their task has ended, another counts all the time. What
+    // was counted as ended once must be counted for ever, wherever the totals of its lane are at that instant.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut seen = Totals::default();
+            let mut looks = 0_u64;
+            while !over.load(Ordering::SeqCst) || looks == 0 {
+                let snapshot = queue.snapshot();
+                assert!(snapshot.is_conserved(), "{snapshot:?}");
+                let totals = snapshot.totals;
+                assert!(
+                    totals.submitted >= seen.submitted && totals.finished >= seen.finished,
+                    "{totals:?} after {seen:?}"
+                );
+                seen = totals;
+                looks += 1;
+            }
+        });
+        for n in 0..3_000 {
+            queue
+                .submit(&format!("l{}", n % 7), patient(), |_| ())
+                .unwrap()
+                .wait()
+                .unwrap();
+            if counting.is_finished() {
+                break;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        counting.join().unwrap();
+    });
+    queue.wait_idle(far()).unwrap();
+    assert_eq!(queue.snapshot().totals.finished, 3_000);
 }
