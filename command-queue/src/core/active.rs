@@ -116,6 +116,19 @@ impl<T> Active<T> {
         }
     }
 
+    /// Returns whether this task has no limits of its own and nothing was ever held against it.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.stage == Stage::Live && !self.suspected && self.limits.is_none()
+    }
+
+    /// Puts another usual task in the place of this one, which [was usual](Self::is_usual), too.
+    pub(crate) fn replace(&mut self, seq: u64, started: Instant, item: T) {
+        self.seq = seq;
+        self.started = started;
+        self.progress = started;
+        self.item = item;
+    }
+
     pub(crate) fn renew(&mut self, at: Instant) {
         if at > self.progress {
             self.progress = at;

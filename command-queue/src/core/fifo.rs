@@ -179,6 +179,27 @@ impl<T> Fifo<T> {
         Some((head, item))
     }
 
+    /// Takes the task whose turn it is, if only one priority ever waited here, the task has no limits of its own, and it
+    /// came after this time.
+    pub(crate) fn pop_usual(&mut self, after: Instant) -> Option<(u64, T)> {
+        if self.single.is_some() || self.others.is_some() {
+            return None;
+        }
+        let class = self.normal.as_mut()?;
+        let head = class.front_mut()?;
+        if head.limits.is_some() || head.since <= after {
+            return None;
+        }
+        let seq = head.seq;
+        let item = head.item.take()?;
+        class.pop_front();
+        self.len -= 1;
+        while class.front().is_some_and(|head| head.item.is_none()) {
+            class.pop_front();
+        }
+        Some((seq, item))
+    }
+
     fn best(&self, now: Instant, ageing: Duration) -> Option<Priority> {
         let best = self
             .classes()

@@ -10,7 +10,7 @@ use super::context::{TaskContext, current_lane};
 use super::lane::LaneCell;
 use super::shared::{Accepted, Shared};
 use super::slot::Cancelled;
-use super::task::{Awaited, Cell, Header, discard};
+use super::task::{Awaited, Cell, Errand, Header, discard};
 use crate::config::SubmitOptions;
 use crate::core::active::Limits;
 use crate::error::{Refused, TaskError};
@@ -72,7 +72,7 @@ impl<R: Send + 'static> TaskHandle<R> {
     }
 }
 
-/// Submits without a handle: one reference less to count, nothing to drop.
+/// Submits without a handle: no place for the result, one reference less to count, nothing to drop.
 pub(crate) fn submit_detached<R, F>(
     shared: &Arc<Shared>,
     lane: &Arc<LaneCell>,
@@ -92,17 +92,17 @@ where
         probe,
     } = options;
     let limits = Limits::boxed(budget, idle, queue_limit, false);
-    let header = Header::new(label, probe);
-    header.detach();
-    let cell = Arc::new(Cell::new(header, work));
-    match shared.submit(lane, priority, limits, cell) {
+    let errand = Arc::new(Errand::new(Header::new(label, probe), work));
+    match shared.submit(lane, priority, limits, errand) {
         Ok(Accepted { seq, .. }) => Ok(TaskId {
             lane: lane.number,
             seq,
         }),
-        Err((reason, cell)) => {
-            let cell = Arc::into_inner(cell).expect("because a refused task was never shared");
-            let task = cell.into_work().expect("because a refused task never ran");
+        Err((reason, errand)) => {
+            let errand = Arc::into_inner(errand).expect("because a refused task was never shared");
+            let task = errand
+                .into_work()
+                .expect("because a refused task never ran");
             Err(Refused { reason, task })
         }
     }

@@ -13,7 +13,7 @@ use super::sync::{AtomicU64, Mutex, MutexGuard};
 use super::task::{Task, TaskRef};
 use crate::config::LaneConfig;
 use crate::core::fifo::Waiting;
-use crate::core::lane::Lane;
+use crate::core::lane::{Claimed, Lane};
 
 /// Where the lane's one token is. A lane that can dispatch has it somewhere; that is what keeps it alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,23 @@ impl LaneCell {
     /// Locks the lane without what was left for it, for a worker that has enough to do.
     pub(crate) fn lock_unread(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock()
+    }
+
+    /// Ends a task that did what it was to do and starts the lane's next one, if that changes nothing else: the lane has
+    /// no token, no group, and somebody looks at its mailbox before and after.
+    pub(crate) fn succeed(
+        &self,
+        state: &mut LaneState,
+        (seq, index): (u64, u32),
+        now: Instant,
+    ) -> Option<Claimed<TaskRef>> {
+        if state.token != Token::None || state.grouped.is_some() || !self.mailbox.is_attended() {
+            return None;
+        }
+        self.absorb_if_empty(state);
+        let next = state.core.succeed(seq, index, now)?;
+        self.gone.store(state.core.gone(), Relaxed);
+        Some(next)
     }
 
     /// Takes in what was left in the mailbox, if nothing else waits.

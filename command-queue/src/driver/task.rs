@@ -167,6 +167,14 @@ impl Header {
         self.failed.store(true, Ordering::Relaxed);
     }
 
+    fn outcome<R>(&self, result: &std::thread::Result<R>) -> Outcome {
+        match result {
+            Ok(_) if self.failed.load(Ordering::Relaxed) => Outcome::Failed,
+            Ok(_) => Outcome::Finished,
+            Err(_) => Outcome::Panicked,
+        }
+    }
+
     pub(crate) fn begin_nested(&self) {
         self.nested.fetch_add(1, Ordering::SeqCst);
     }
@@ -300,11 +308,7 @@ where
             return;
         };
         let result = catch_unwind(AssertUnwindSafe(|| work(context)));
-        let outcome = match &result {
-            Ok(_) if self.header.failed.load(Ordering::Relaxed) => Outcome::Failed,
-            Ok(_) => Outcome::Finished,
-            Err(_) => Outcome::Panicked,
-        };
+        let outcome = self.header.outcome(&result);
         if end(outcome) && !self.header.detached.load(Ordering::Relaxed) {
             self.publish(result.map_err(|panic| {
                 Box::new(TaskError::Panicked {
@@ -330,6 +334,65 @@ where
 
     fn reject(&self, error: TaskError) {
         self.publish(Err(Box::new(error)));
+    }
+}
+
+/// A closure whose result nobody asks for: no place for it, and nobody waits at this.
+pub(crate) struct Errand<F> {
+    header: Header,
+    work: Mutex<Option<F>>,
+}
+
+/// Where errands wait to be told to stop. Few do, so all of them share one bell.
+static ERRANDS: Bell = Bell {
+    lock: Mutex::new(()),
+    rung: Condvar::new(),
+};
+
+impl<F> Errand<F> {
+    pub(crate) fn new(header: Header, work: F) -> Self {
+        Self {
+            header,
+            work: Mutex::new(Some(work)),
+        }
+    }
+
+    /// Takes the work back from a task that was refused.
+    pub(crate) fn into_work(self) -> Option<F> {
+        self.work.into_inner()
+    }
+}
+
+impl<F, R> Task for Errand<F>
+where
+    F: FnOnce(&TaskContext) -> R + Send,
+{
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn run(&self, context: &TaskContext, end: &mut dyn FnMut(Outcome) -> bool) {
+        let Some(work) = self.work.lock().take() else {
+            // A reset came between the claim and this line.
+            end(Outcome::Cancelled);
+            return;
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| work(context)));
+        end(self.header.outcome(&result));
+        discard(result);
+    }
+
+    fn cancel(&self) {
+        ERRANDS.cancel(&self.header);
+    }
+
+    fn wait_cancelled(&self, deadline: Instant) -> bool {
+        ERRANDS.wait_cancelled(&self.header, deadline)
+    }
+
+    fn reject(&self, _error: TaskError) {
+        let work = self.work.lock().take();
+        discard(work);
     }
 }
 

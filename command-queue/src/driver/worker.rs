@@ -69,7 +69,7 @@ fn run(
         late,
     } = claimed;
     if let Some(report) = late {
-        shared.say_waited(&lane, seq, report);
+        shared.say_waited(&lane, seq, *report);
     }
     if task.is_slot() {
         let grant = Grant {
@@ -131,6 +131,11 @@ impl Shared {
         claimed
     }
 
+    /// Returns whether a worker may go on with the same lane. Nobody else may.
+    fn may_stay(&self, stay_until: Option<Instant>, now: Instant) -> bool {
+        stay_until.is_some_and(|until| now < until || self.pool.is_quiet())
+    }
+
     /// Ends a task that ran. A worker says until when it may stay: until then, or while no other lane
     /// waits for a worker, the lane's next task is started in the same breath.
     pub(crate) fn finish(
@@ -141,19 +146,30 @@ impl Shared {
         now: Instant,
         stay_until: Option<Instant>,
     ) -> Finished {
-        let mut steps = Vec::new();
         let mut state = lane.lock_unread();
+        if outcome == Outcome::Finished
+            && self.may_stay(stay_until, now)
+            && let Some(next) = lane.succeed(&mut state, (seq, index), now)
+        {
+            drop(state);
+            self.ring();
+            return Finished {
+                counted: true,
+                replaced: false,
+                next: Some(next),
+            };
+        }
+        let mut steps = Vec::new();
         let ended = state
             .core
             .finish(seq, index, outcome, now, &self.phantoms, &mut steps);
         let permit = state.take_permit(seq);
         lane.absorb_if_empty(&mut state);
-        let stay = stay_until.is_some()
-            && ended == Ended::Counted
+        let stay = ended == Ended::Counted
             && state.token == Token::None
             && state.group().is_none()
             && state.core.is_dispatchable()
-            && (stay_until.is_some_and(|until| now < until) || self.pool.is_quiet());
+            && self.may_stay(stay_until, now);
         let next = if stay { state.core.claim(now) } else { None };
         let after = lane.after(&mut state, now);
         drop(state);
