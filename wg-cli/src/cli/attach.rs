@@ -144,8 +144,8 @@ impl<'a> Screen<'a> {
 
     /// The chat's state in words, and the end of its history.
     fn greet(&mut self) -> Outcome<()> {
-        let inbox = messages::read_after(&self.dir, Side::Inbox, 0)?.messages;
-        let outbox = messages::read_after(&self.dir, Side::Outbox, 0)?.messages;
+        let inbox = messages::read_last(&self.dir, Side::Inbox, HISTORY)?.messages;
+        let outbox = messages::read_last(&self.dir, Side::Outbox, HISTORY)?.messages;
         self.seen = (last_of(&inbox), last_of(&outbox));
         let answered = outbox
             .iter()

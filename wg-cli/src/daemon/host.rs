@@ -12,7 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exit_classifier::{Asked, Ending, LockHolder, Observation, RuleSet};
+use exit_classifier::{Asked, Counts, Ending, LockHolder, Observation, RuleSet};
 use supervisor::tree::Marker;
 use supervisor::{
     Cooperation, Disposition, Ended, Generation, Host, Ladder, Notice, Prepared, Rung,
@@ -25,7 +25,7 @@ use crate::clock;
 use crate::names::{EventKind, StartReason};
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
 use crate::store::config::IN_FORCE;
-use crate::store::exit_record::ExitRecord;
+use crate::store::exit_record::{ExitRecord, MemoryEnd};
 use crate::store::graph::ChatId;
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
@@ -105,6 +105,20 @@ impl ChatHost {
                 format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
             );
         Ok(command)
+    }
+}
+
+impl ChatHost {
+    /// What the handler that was started last wrote about its end, if it is that process.
+    fn exit_record(&self, chat: ChatId, pid: u32) -> Option<ExitRecord> {
+        let dir = resolve::session_dir(&self.daemon.workspace, chat, Make::No).ok()?;
+        let record = ExitRecord::read(&dir)
+            .ok()
+            .flatten()
+            .filter(|record| record.pid == pid)?;
+        // A number comes back; the nonce of a spawn does not.
+        let spawn = ChatRecord::load(&self.daemon.workspace, chat).ok()?.spawn?;
+        (record.nonce.as_deref() == Some(spawn.nonce.as_str())).then_some(record)
     }
 }
 
@@ -217,24 +231,21 @@ impl Host for ChatHost {
             own_child: holder.pid == ended.pid,
         });
         seen.stderr_tail = &tail;
-        let verdict = self.rules.classify(&seen);
-        let disposition = wire::disposition(&verdict, holder, None);
+        let mut verdict = self.rules.classify(&seen);
+        let memory = (verdict.counts == Counts::Memory)
+            .then(|| self.exit_record(chat, ended.pid)?.memory)
+            .flatten();
+        if let Some(MemoryEnd { peak, cap }) = memory {
+            verdict.evidence.push(("memory_peak", peak.to_string()));
+            verdict.evidence.push(("memory_cap", cap.to_string()));
+        }
+        let disposition = wire::disposition(&verdict, holder, memory.map(|memory| memory.peak));
         daemon.ended(chat, ended, &verdict);
         disposition
     }
 
     fn lost_status(&mut self, unit: UnitId, pid: u32, _start_ticks: u64) -> Option<ExitStatus> {
-        let chat = chat_of(unit);
-        let dir = resolve::session_dir(&self.daemon.workspace, chat, Make::No).ok()?;
-        let record = ExitRecord::read(&dir)
-            .ok()
-            .flatten()
-            .filter(|record| record.pid == pid)?;
-        // A number comes back; the nonce of a spawn does not.
-        let spawn = ChatRecord::load(&self.daemon.workspace, chat).ok()?.spawn?;
-        if record.nonce.as_deref() != Some(spawn.nonce.as_str()) {
-            return None;
-        }
+        let record = self.exit_record(chat_of(unit), pid)?;
         match (record.code, record.signal) {
             (_, Some(signal)) => Some(ExitStatus::from_raw(signal)),
             (Some(code), None) => Some(ExitStatus::from_raw(code << 8)),

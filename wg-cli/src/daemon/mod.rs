@@ -18,6 +18,7 @@ mod explain;
 mod holder;
 mod host;
 mod inbox_watch;
+mod listeners;
 pub mod local;
 mod log_file;
 mod purge;
@@ -66,6 +67,7 @@ use crate::why::LastVerdict;
 use events::Events;
 use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
+use listeners::Listeners;
 use starts::Starts;
 use turns::Turns;
 
@@ -115,6 +117,7 @@ pub(crate) struct Daemon {
     queue: CommandQueue,
     turns: Turns,
     starts: Starts,
+    listeners: Listeners,
     events: Events,
     control: Sender<Control>,
     paused: AtomicBool,
@@ -415,11 +418,15 @@ impl Daemon {
 
     /// Somebody wrote to a session's files.
     fn file_changed(&self, chat: ChatId, what: Changed) {
+        // First, because it costs nothing and somebody waits for it.
+        self.wake_handlers(chat, what);
         match what {
             Changed::Inbox => self.inbox_changed(chat),
             Changed::Outbox => self.outbox_changed(chat),
             // A record is published by whoever has just taken the session.
             Changed::Lock => self.start_is_over(chat),
+            // The handler's matter alone.
+            Changed::Release => {}
             Changed::Marker | Changed::Anything => {
                 self.inbox_changed(chat);
                 self.outbox_changed(chat);

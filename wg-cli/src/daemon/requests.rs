@@ -75,6 +75,10 @@ impl Service for Requests {
                 daemon.events.subscribe(from, chat_id.map(ChatId));
                 answer.send(&Reply::of(json!({ "subscribed": true })));
             }
+            Request::Listen { chat_id } => {
+                let listening = daemon.listen(from, ChatId(chat_id));
+                answer.send(&reply(listening.map(|()| json!({ "listening": true }))));
+            }
             Request::TurnBegin {
                 chat_id,
                 message_id,
@@ -142,6 +146,7 @@ impl Service for Requests {
 
     fn closed(&self, connection: ConnectionId) {
         self.daemon.events.unsubscribe(connection);
+        self.daemon.listeners.closed(connection);
         for chat in self.daemon.turns.closed(connection) {
             log::debug!("{chat}: the turn of a handler that is gone was given back");
         }
@@ -166,6 +171,7 @@ impl Service for Requests {
         self.consumers.lock().contains_key(&connection)
             || self.daemon.events.is_subscribed(connection)
             || self.daemon.turns.is_handler(connection)
+            || self.daemon.listeners.is_handler(connection)
     }
 }
 
@@ -180,7 +186,7 @@ impl Daemon {
                 "version": PROTOCOL_VERSION,
                 "daemon_version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
-                "capabilities": ["attach", "subscribe", "explain"],
+                "capabilities": ["attach", "subscribe", "explain", "listen"],
             }))),
             Request::Status => answer.send(&reply(Ok(self.status()))),
             Request::ListChats => {
@@ -304,6 +310,7 @@ impl Daemon {
             Request::Attach { .. }
             | Request::Subscribe { .. }
             | Request::Shutdown { .. }
+            | Request::Listen { .. }
             | Request::TurnBegin { .. }
             | Request::TurnProgress { .. }
             | Request::TurnEnd { .. }

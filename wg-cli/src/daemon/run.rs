@@ -230,6 +230,7 @@ impl Daemon {
             queue,
             turns: super::turns::Turns::default(),
             starts: super::starts::Starts::default(),
+            listeners: super::listeners::Listeners::default(),
             events: Events::new(events),
             control,
             paused: false.into(),

@@ -16,6 +16,7 @@ use super::drive::Handler;
 use super::ears::Heard;
 use super::gate::Word;
 use super::tree;
+use super::waking::Waked;
 
 /// How long a daemon that took the connection may take to say that the turn is queued.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -94,8 +95,12 @@ impl Handler<'_> {
                         return Ok(None);
                     }
                     Word::Gone => return Ok(None),
-                    // Of a turn that is over.
-                    Word::Granted(_) | Word::Cancelled(_) => {}
+                    // Of a turn that is over, or a change that is looked at below.
+                    Word::Granted(_)
+                    | Word::Cancelled(_)
+                    | Word::Listening
+                    | Word::NotListening
+                    | Word::Wake => {}
                 }
             }
             if let Some(end) = self.withdrawn() {
@@ -110,9 +115,15 @@ impl Handler<'_> {
                 return Ok(None);
             }
             let fds: Vec<BorrowedFd<'_>> = self.ears.fds().chain(self.gate.fd()).collect();
-            self.watch.wait(answer_by, &fds).map_err(|error| {
-                Failure::new(ExitCode::System, "failed to wait for a turn").caused_by(error)
-            })?;
+            let woke = self
+                .waking
+                .wait(self.gate.listening(), answer_by, &fds)
+                .map_err(|error| {
+                    Failure::new(ExitCode::System, "failed to wait for a turn").caused_by(error)
+                })?;
+            if woke == Waked::Unanswered {
+                self.gate.listen_no_more();
+            }
         }
     }
 

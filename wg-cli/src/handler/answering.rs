@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::store::exit_record::MemoryEnd;
 use crate::store::messages::{self, Message, NewMessage, Role, Side, TurnInfo};
 
 use super::admission::Admission;
@@ -115,6 +116,7 @@ impl Handler<'_> {
             cwd: &self.cwd,
             message: &question.content,
             variables: &variables,
+            memory_cap: self.memory_cap,
             grace: self.grace,
             errors: Some(BoundedLog::new(
                 self.session.join("agent-stderr.log"),
@@ -146,9 +148,12 @@ impl Handler<'_> {
             && peak > cap
         {
             log::warn!(
-                "the agent used {peak} bytes, over the cap of {cap}; leaving at this turn boundary"
+                "the agent had {}, over the cap of {}; leaving at this turn boundary",
+                wording::mebibytes(peak),
+                wording::mebibytes(cap)
             );
             self.over_memory_cap = true;
+            self.ledger.memory = Some(MemoryEnd { peak, cap });
         }
     }
 
@@ -195,6 +200,7 @@ impl Handler<'_> {
         messages::advance_handler_cursors(&self.session, question.id)?;
         attempt::clear(&self.session);
         self.clear_streaming();
+        self.rotate_history();
         if let (Some(prompt), Some(content)) = (&self.prompt, shown) {
             prompt.show(&content);
         }
@@ -260,6 +266,17 @@ impl Handler<'_> {
         }
     }
 
+    /// Keeps the files that are read short. Only the handler does this, because only it knows what is done with.
+    fn rotate_history(&self) {
+        let (max, keep) = self.history;
+        match messages::rotate_history(&self.session, max, keep) {
+            Ok(false) => {}
+            Ok(true) => log::info!("earlier messages of {} moved to its archive", self.chat),
+            // The message is answered all the same, and the next one tries again.
+            Err(error) => log::warn!("earlier messages stay where they are: {error}"),
+        }
+    }
+
     fn clear_streaming(&self) {
         if let Err(error) = std::fs::remove_file(self.session.join(STREAMING))
             && error.kind() != io::ErrorKind::NotFound
@@ -302,6 +319,9 @@ impl Listener for ChatListener<'_> {
             | Word::Queued { .. }
             | Word::Refused(_)
             | Word::Granted(_)
+            | Word::Listening
+            | Word::NotListening
+            | Word::Wake
             | Word::Gone => None,
         }));
         let now = clock::steady();

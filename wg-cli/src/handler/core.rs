@@ -93,6 +93,8 @@ pub enum TurnEnd {
     Unavailable,
     /// The machine had no process, memory or descriptor to spare.
     NoResources,
+    /// Its processes had more memory than the cap, and were ended for it.
+    OverMemoryCap,
     /// Somebody asked for the turn to be ended; the chat goes on.
     Interrupted,
     /// The handler was told to leave before the agent was started.
@@ -137,6 +139,8 @@ pub enum NoReply {
     Failed,
     /// The agent cannot be started until somebody changes something.
     FailedForGood,
+    /// The agent had more memory than the cap.
+    OverMemoryCap,
     /// The turn was interrupted on request.
     Interrupted,
     /// The handler was stopped in the turn.
@@ -372,6 +376,13 @@ impl Core {
         let (answer, then) = match end {
             TurnEnd::Replied => (Answer::Reply, leaving),
             TurnEnd::Failed => (Answer::SystemError(NoReply::Failed), leaving),
+            TurnEnd::OverMemoryCap => (
+                Answer::SystemError(NoReply::OverMemoryCap),
+                match leaving {
+                    Then::Look => Then::Leave(ExitCode::MemoryDrain),
+                    Then::Leave(code) => Then::Leave(code),
+                },
+            ),
             TurnEnd::Interrupted => (Answer::SystemError(NoReply::Interrupted), leaving),
             TurnEnd::FailedForGood => (
                 Answer::SystemError(NoReply::FailedForGood),

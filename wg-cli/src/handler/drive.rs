@@ -17,7 +17,6 @@ use crate::store::Workspace;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Message};
-use crate::store::watch::{DirWatch, Woke};
 
 use super::attempt;
 use super::core::{Core, Event, Pending, Sight, Step};
@@ -26,6 +25,7 @@ use super::gate::Gate;
 use super::prompt::Prompt;
 use super::serve::{Ledger, wish_against};
 use super::tree;
+use super::waking::{Waked, Waking};
 
 /// A handler that has its session and knows its agent.
 pub(super) struct Handler<'a> {
@@ -33,12 +33,14 @@ pub(super) struct Handler<'a> {
     pub(super) id: ChatId,
     pub(super) chat: &'a str,
     pub(super) session: PathBuf,
-    pub(super) watch: DirWatch,
+    pub(super) waking: Waking,
     pub(super) lock: &'a mut SessionLock,
     pub(super) ears: Ears,
     pub(super) agent: AgentSpec,
     pub(super) variables: Vec<(&'static str, OsString)>,
     pub(super) errors_max: u64,
+    /// When messages move to the archive, and how many files of it stay.
+    pub(super) history: (u64, messages::Keep),
     pub(super) grace: Duration,
     pub(super) memory_cap: Option<u64>,
     pub(super) cwd: PathBuf,
@@ -136,17 +138,24 @@ impl Handler<'_> {
 
     /// Waits for a reason to look; returns what follows from it at once, if anything does.
     fn wait(&mut self) -> Result<Step, Failure> {
+        self.gate.look_for_daemon(clock::steady());
         let stdin = io::stdin();
-        let mut fds: Vec<BorrowedFd<'_>> = self.ears.fds().collect();
+        let mut fds: Vec<BorrowedFd<'_>> = self.ears.fds().chain(self.gate.fd()).collect();
         let typed = fds.len();
         fds.extend(self.prompt.as_ref().map(|_| stdin.as_fd()));
         let failed =
             |error| Failure::new(ExitCode::System, "failed to wait for a message").caused_by(error);
+        let deadline = self.core.deadline().into_iter().chain(self.gate.retry_at());
         let woke = self
-            .watch
-            .wait(self.core.deadline(), &fds)
+            .waking
+            .wait(self.gate.listening(), deadline.min(), &fds)
             .map_err(failed)?;
-        if woke == Woke::Ready(typed)
+        if woke == Waked::Unanswered {
+            self.gate.listen_no_more();
+        }
+        // Whatever the daemon has to say, the answer is a look. Of a turn there is nothing to say between turns.
+        self.gate.hear();
+        if woke == Waked::Ready(typed)
             && let Some(prompt) = &mut self.prompt
             && !prompt.take_in(&self.session)?
         {

@@ -9,7 +9,7 @@ use session_lock::SessionLock;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::store::exit_record::{AgentEnd, ExitRecord, VERSION};
+use crate::store::exit_record::{AgentEnd, ExitRecord, MemoryEnd, VERSION};
 
 /// The note of a handler that has the session lock. It is written even when the handler panics.
 #[derive(Debug)]
@@ -34,15 +34,26 @@ impl ExitNote {
     }
 
     /// Writes how the handler ends. Called while the lock is still held, so that no successor's note is overwritten.
-    pub(crate) fn close(mut self, outcome: &Result<ExitCode, Failure>, agent: Option<String>) {
+    pub(crate) fn close(
+        mut self,
+        outcome: &Result<ExitCode, Failure>,
+        agent: Option<String>,
+        memory: Option<MemoryEnd>,
+    ) {
         let (code, cause) = match outcome {
             Ok(code) => (*code, code.meaning().to_owned()),
             Err(failure) => (failure.code, failure.to_string()),
         };
-        self.write(code, &cause, agent);
+        self.write(code, &cause, agent, memory);
     }
 
-    fn write(&mut self, code: ExitCode, cause: &str, agent: Option<String>) {
+    fn write(
+        &mut self,
+        code: ExitCode,
+        cause: &str,
+        agent: Option<String>,
+        memory: Option<MemoryEnd>,
+    ) {
         self.written = true;
         let record = ExitRecord {
             version: VERSION,
@@ -53,6 +64,7 @@ impl ExitNote {
             signal: None,
             cause: cause.to_owned(),
             agent: agent.map(|ending| AgentEnd { ending }),
+            memory,
             at: clock::now(),
         };
         if let Err(error) = record.write(&self.session) {
@@ -64,7 +76,7 @@ impl ExitNote {
 impl Drop for ExitNote {
     fn drop(&mut self) {
         if !self.written {
-            self.write(ExitCode::Bug, "the handler ended by a bug", None);
+            self.write(ExitCode::Bug, "the handler ended by a bug", None, None);
         }
     }
 }

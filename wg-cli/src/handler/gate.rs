@@ -23,7 +23,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How soon a daemon that went away is looked for again while a turn runs: it may only be restarting.
 const LOST_RETRY: Duration = Duration::from_secs(1);
 
-/// How soon one that was never there is.
+/// How soon one that was never there is, and the most that the search for a lost one slows down to.
 const ABSENT_RETRY: Duration = Duration::from_secs(10);
 
 /// The most of a line that is kept; the daemon's lines to a handler are short.
@@ -43,6 +43,12 @@ pub(crate) enum Word {
     Granted(u64),
     /// The turn of this message is to end.
     Cancelled(u64),
+    /// From now on there is a word whenever something in the session changes.
+    Listening,
+    /// There will be no such words.
+    NotListening,
+    /// Something in the session may have changed.
+    Wake,
     /// The daemon is gone.
     Gone,
 }
@@ -57,12 +63,26 @@ pub(crate) struct Gate {
     known: bool,
     progress_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// How often it was looked for in vain since it was there.
+    misses: u32,
 }
 
 #[derive(Debug)]
 struct Link {
     stream: UnixStream,
     read: Vec<u8>,
+    listening: Listening,
+}
+
+/// Whether the daemon tells when something in the session changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listening {
+    /// It was asked to and has not answered.
+    Asked,
+    /// It does.
+    Yes,
+    /// It does not, or there is none.
+    No,
 }
 
 impl Gate {
@@ -81,6 +101,31 @@ impl Gate {
             known: false,
             progress_at: None,
             retry_at: None,
+            misses: 0,
+        }
+    }
+
+    /// Returns whether the daemon tells when something in the session changes.
+    pub(crate) fn listening(&self) -> Listening {
+        self.link
+            .as_ref()
+            .map_or(Listening::No, |link| link.listening)
+    }
+
+    /// Gives up the wait for an answer to the wish to be told of changes.
+    pub(crate) fn listen_no_more(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.listening == Listening::Asked
+        {
+            link.listening = Listening::No;
+        }
+    }
+
+    /// Looks for a daemon between turns, unless it was looked for recently.
+    pub(crate) fn look_for_daemon(&mut self, now: Instant) {
+        if self.link.is_none() && self.retry_at.is_none_or(|at| now >= at) {
+            self.connect();
+            self.look_out(now);
         }
     }
 
@@ -97,7 +142,12 @@ impl Gate {
 
     /// Begins to look for a daemon while a turn runs without one.
     pub(crate) fn look_out(&mut self, now: Instant) {
-        let after = if self.known { LOST_RETRY } else { ABSENT_RETRY };
+        let after = if self.known {
+            let slower = 2_u32.saturating_pow(self.misses);
+            ABSENT_RETRY.min(LOST_RETRY.saturating_mul(slower))
+        } else {
+            ABSENT_RETRY
+        };
         self.retry_at = now.checked_add(after);
     }
 
@@ -160,7 +210,27 @@ impl Gate {
             return Vec::new();
         };
         let gone = link.read_available();
-        let mut words: Vec<Word> = link.lines().iter().filter_map(|line| word(line)).collect();
+        let mut words = Vec::new();
+        for line in link.lines() {
+            let word = match link.listening {
+                // Answers come in the order of the requests, and this request was the first.
+                Listening::Asked if is_answer(&line) => {
+                    let granted = is_granted(&line);
+                    link.listening = if granted {
+                        Listening::Yes
+                    } else {
+                        Listening::No
+                    };
+                    Some(if granted {
+                        Word::Listening
+                    } else {
+                        Word::NotListening
+                    })
+                }
+                Listening::Asked | Listening::Yes | Listening::No => word(&line),
+            };
+            words.extend(word);
+        }
         if gone {
             log::debug!("the daemon is gone; turns run without it");
             self.link = None;
@@ -176,12 +246,18 @@ impl Gate {
         match connected(path) {
             Ok(stream) => {
                 self.known = true;
+                self.misses = 0;
                 self.link = Some(Link {
                     stream,
                     read: Vec::new(),
+                    listening: Listening::Asked,
                 });
+                self.send(&Request::Listen { chat_id: self.chat });
             }
-            Err(error) => log::debug!("no daemon: {error}"),
+            Err(error) => {
+                self.misses = self.misses.saturating_add(1);
+                log::debug!("no daemon: {error}");
+            }
         }
     }
 
@@ -247,6 +323,17 @@ impl Link {
     }
 }
 
+/// Whether a line answers a request.
+fn is_answer(line: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(line).is_ok_and(|line| line.get("ok").is_some())
+}
+
+/// Whether a line grants the wish to be told of changes. A daemon that does not know it refuses it.
+fn is_granted(line: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(line)
+        .is_ok_and(|line| line.get("listening").and_then(Value::as_bool) == Some(true))
+}
+
 /// Understands one line; what is no word to a handler is none.
 fn word(line: &[u8]) -> Option<Word> {
     let line: Value = serde_json::from_slice(line).ok()?;
@@ -254,6 +341,7 @@ fn word(line: &[u8]) -> Option<Word> {
     match line.get("event").and_then(Value::as_str) {
         Some("turn_granted") => Some(Word::Granted(message()?)),
         Some("turn_cancelled" | "turn_stalled") => Some(Word::Cancelled(message()?)),
+        Some("wake") => Some(Word::Wake),
         Some(_) => None,
         None if line.get("ok").and_then(Value::as_bool) == Some(false) => {
             let why = line
@@ -299,6 +387,7 @@ mod tests {
                 r#"{"event":"turn_cancelled","chat_id":0,"message_id":7}"#,
                 Some(Word::Cancelled(7)),
             ),
+            (r#"{"event":"wake","chat_id":0}"#, Some(Word::Wake)),
             (r#"{"event":"something_else"}"#, None),
             (r#"{"ok":true}"#, None),
             ("", None),
@@ -315,6 +404,7 @@ mod tests {
         let link = Some(Link {
             stream: near,
             read: Vec::new(),
+            listening: Listening::No,
         });
         let mut gate = Gate {
             socket: None,
@@ -323,6 +413,7 @@ mod tests {
             known: false,
             progress_at: None,
             retry_at: None,
+            misses: 0,
         };
         far.write_all(br#"{"event":"turn_gra"#).unwrap();
         assert_eq!(gate.hear(), []);
@@ -341,6 +432,7 @@ mod tests {
         let link = Some(Link {
             stream: near,
             read: Vec::new(),
+            listening: Listening::No,
         });
         let mut gate = Gate {
             socket: None,
@@ -349,6 +441,7 @@ mod tests {
             known: false,
             progress_at: None,
             retry_at: None,
+            misses: 0,
         };
         let mut words = Vec::new();
         while words.is_empty() {
@@ -356,5 +449,46 @@ mod tests {
             words = gate.hear();
         }
         assert_eq!(words, [Word::Gone]);
+    }
+
+    #[test]
+    fn the_first_answer_says_whether_the_daemon_wakes_and_no_later_one_does() {
+        for (answer, expected, then) in [
+            (
+                r#"{"ok":true,"listening":true}"#,
+                Word::Listening,
+                Listening::Yes,
+            ),
+            (
+                r#"{"ok":false,"error":"Invalid request: unknown variant `listen`"}"#,
+                Word::NotListening,
+                Listening::No,
+            ),
+        ] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            near.set_nonblocking(true).unwrap();
+            let mut gate = Gate {
+                socket: None,
+                chat: 0,
+                link: Some(Link {
+                    stream: near,
+                    read: Vec::new(),
+                    listening: Listening::Asked,
+                }),
+                known: false,
+                progress_at: None,
+                retry_at: None,
+                misses: 0,
+            };
+            far.write_all(b"{\"event\":\"wake\"}\n").unwrap();
+            assert_eq!(gate.hear(), [Word::Wake]);
+            assert_eq!(gate.listening(), Listening::Asked, "an event is no answer");
+            far.write_all(
+                format!("{answer}\n{{\"ok\":true,\"queued\":true,\"ahead\":0}}\n").as_bytes(),
+            )
+            .unwrap();
+            assert_eq!(gate.hear(), [expected, Word::Queued { ahead: 0 }]);
+            assert_eq!(gate.listening(), then);
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! quarter of an hour. Any CPU time at all counts, because ending a working agent is worse than ending a stuck one late.
 //! The ladder is: an interrupt to the group where the turn alone is to end, then the agent's own stop signals to its
 //! leader in their order, then force. Real agents differ in the signal that makes them clean up, so the order is theirs.
+//!
+//! A turn whose processes have more memory than the cap in two looks in a row is ended as well, with less patience: what
+//! grows may not stop growing for a signal.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,15 @@ use super::core::EndTurn;
 
 /// The longest time between two looks at the agent's processes.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+
+/// The longest time between two looks where there is a memory cap.
+pub const MEMORY_EVERY: Duration = Duration::from_secs(1);
+
+/// The same once more than half of the cap is used.
+pub const MEMORY_CLOSELY: Duration = Duration::from_millis(250);
+
+/// The longest grace of an agent that is over its memory cap.
+pub const MEMORY_GRACE: Duration = Duration::from_secs(2);
 
 /// How long an agent may be silent and idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +44,8 @@ pub enum EndedFor {
     Stall,
     /// The handler was told to stop.
     Stop,
+    /// Its processes had more memory than the cap.
+    Memory,
 }
 
 /// Something that happened while a turn ran.
@@ -39,10 +53,12 @@ pub enum EndedFor {
 pub enum Happening {
     /// The agent wrote to one of its outputs.
     Output,
-    /// The agent's processes were looked at; their CPU time in clock ticks.
+    /// The agent's processes were looked at.
     Sampled {
         /// User and system time of the whole tree, in clock ticks.
         cpu_ticks: u64,
+        /// What the whole tree has in memory, in bytes.
+        memory: u64,
     },
     /// The turn is to be brought to its end.
     End(EndTurn),
@@ -83,28 +99,40 @@ enum Phase {
 #[derive(Debug)]
 pub struct Ladder {
     ceiling: Ceiling,
+    memory_cap: Option<u64>,
     grace: Duration,
     stop_signals: Vec<Signal>,
     phase: Phase,
     ended_for: Option<EndedFor>,
     progress_at: Instant,
     cpu_ticks: Option<u64>,
+    /// What the last look found.
+    memory: u64,
 }
 
 impl Ladder {
     /// Returns the clock of a turn that begins now.
     ///
-    /// `grace` is the time that the stop signals have together before force is used.
+    /// `grace` is the time that the stop signals have together before force is used; `memory_cap` is in bytes, `None` for a turn
+    /// that may have all there is.
     #[must_use]
-    pub fn new(ceiling: Ceiling, grace: Duration, stop_signals: Vec<Signal>, now: Instant) -> Self {
+    pub fn new(
+        ceiling: Ceiling,
+        memory_cap: Option<u64>,
+        grace: Duration,
+        stop_signals: Vec<Signal>,
+        now: Instant,
+    ) -> Self {
         let mut ladder = Self {
             ceiling,
+            memory_cap,
             grace,
             stop_signals,
             phase: Phase::Killed,
             ended_for: None,
             progress_at: now,
             cpu_ticks: None,
+            memory: 0,
         };
         ladder.phase = Phase::Running {
             sample_at: ladder.next_sample(now),
@@ -141,7 +169,7 @@ impl Ladder {
                 self.progress_at = now;
                 Rung::Nothing
             }
-            Happening::Sampled { cpu_ticks } => self.sampled(cpu_ticks, now),
+            Happening::Sampled { cpu_ticks, memory } => self.sampled(cpu_ticks, memory, now),
             Happening::End(EndTurn::Interrupt) => match self.phase {
                 Phase::Running { .. } => self.interrupt(EndedFor::Interrupt, now),
                 // Whoever asks twice is already being served.
@@ -150,7 +178,7 @@ impl Ladder {
             Happening::End(EndTurn::Stop) => match self.phase {
                 Phase::Running { .. } | Phase::Climbing { .. } => {
                     self.ended_for = Some(EndedFor::Stop);
-                    self.climb(0, now)
+                    self.climb(0, self.grace, now)
                 }
                 Phase::Killed => Rung::Nothing,
             },
@@ -165,13 +193,25 @@ impl Ladder {
                     };
                     Rung::Sample
                 }
-                Phase::Climbing { next, at } if now >= at => self.climb(next, now),
+                Phase::Climbing { next, at } if now >= at => self.climb(next, self.patience(), now),
                 Phase::Running { .. } | Phase::Climbing { .. } | Phase::Killed => Rung::Nothing,
             },
         }
     }
 
-    fn sampled(&mut self, cpu_ticks: u64, now: Instant) -> Rung {
+    fn sampled(&mut self, cpu_ticks: u64, memory: u64, now: Instant) -> Rung {
+        let before = std::mem::replace(&mut self.memory, memory);
+        // A fork shares its pages for a moment and is counted twice: one look over the cap proves nothing.
+        let is_over = |bytes: u64| self.memory_cap.is_some_and(|cap| bytes > cap);
+        if is_over(before) && is_over(memory) && matches!(self.phase, Phase::Running { .. }) {
+            self.ended_for = Some(EndedFor::Memory);
+            return self.climb(0, self.patience(), now);
+        }
+        if let Phase::Running { sample_at } = &mut self.phase
+            && is_close(memory, self.memory_cap)
+        {
+            *sample_at = (*sample_at).min(later(now, MEMORY_CLOSELY));
+        }
         // A tree whose members come and go can also lose ticks; any change is a sign of life.
         if self
             .cpu_ticks
@@ -202,14 +242,23 @@ impl Ladder {
         Rung::SignalGroup(Signal::SIGINT)
     }
 
-    fn climb(&mut self, next: usize, now: Instant) -> Rung {
+    /// Returns how long the stop signals have together.
+    fn patience(&self) -> Duration {
+        if self.ended_for == Some(EndedFor::Memory) {
+            self.grace.min(MEMORY_GRACE)
+        } else {
+            self.grace
+        }
+    }
+
+    fn climb(&mut self, next: usize, grace: Duration, now: Instant) -> Rung {
         let Some(signal) = self.stop_signals.get(next).copied() else {
             return self.kill();
         };
         let rungs = u32::try_from(self.stop_signals.len()).unwrap_or(u32::MAX);
         self.phase = Phase::Climbing {
             next: next + 1,
-            at: later(now, self.grace / rungs),
+            at: later(now, grace / rungs),
         };
         Rung::SignalLeader(signal)
     }
@@ -224,8 +273,17 @@ impl Ladder {
             Ceiling::None => SAMPLE_EVERY,
             Ceiling::After(ceiling) => SAMPLE_EVERY.min(ceiling / 4),
         };
+        let every = match self.memory_cap {
+            Some(_) => every.min(MEMORY_EVERY),
+            None => every,
+        };
         later(now, every)
     }
+}
+
+/// Whether more than half of the cap is used.
+fn is_close(memory: u64, cap: Option<u64>) -> bool {
+    cap.is_some_and(|cap| memory > cap / 2)
 }
 
 /// Adds a span that the clock may not be able to hold; a century is as good as for ever.
@@ -248,7 +306,7 @@ mod tests {
     fn ladder(signals: &[Signal]) -> (Ladder, Instant) {
         let now = Instant::now();
         (
-            Ladder::new(Ceiling::After(CEILING), GRACE, signals.to_vec(), now),
+            Ladder::new(Ceiling::After(CEILING), None, GRACE, signals.to_vec(), now),
             now,
         )
     }
@@ -259,7 +317,13 @@ mod tests {
             let now = ladder.deadline().expect("a running turn has a deadline");
             let mut rung = ladder.handle(Happening::DeadlineReached, now);
             if rung == Rung::Sample {
-                rung = ladder.handle(Happening::Sampled { cpu_ticks }, now);
+                rung = ladder.handle(
+                    Happening::Sampled {
+                        cpu_ticks,
+                        memory: 0,
+                    },
+                    now,
+                );
             }
             if rung != Rung::Nothing {
                 return (rung, now);
@@ -312,7 +376,13 @@ mod tests {
             let now = ladder.deadline().unwrap();
             assert_eq!(ladder.handle(Happening::DeadlineReached, now), Rung::Sample);
             assert_eq!(
-                ladder.handle(Happening::Sampled { cpu_ticks }, now),
+                ladder.handle(
+                    Happening::Sampled {
+                        cpu_ticks,
+                        memory: 0
+                    },
+                    now
+                ),
                 Rung::Nothing
             );
         }
@@ -322,12 +392,18 @@ mod tests {
     #[test]
     fn without_a_ceiling_the_tree_is_looked_at_and_nothing_is_ever_ended() {
         let (_, now) = ladder(&[]);
-        let mut ladder = Ladder::new(Ceiling::None, GRACE, vec![Signal::SIGTERM], now);
+        let mut ladder = Ladder::new(Ceiling::None, None, GRACE, vec![Signal::SIGTERM], now);
         for _ in 0..1_000 {
             let now = ladder.deadline().unwrap();
             assert_eq!(ladder.handle(Happening::DeadlineReached, now), Rung::Sample);
             assert_eq!(
-                ladder.handle(Happening::Sampled { cpu_ticks: 1 }, now),
+                ladder.handle(
+                    Happening::Sampled {
+                        cpu_ticks: 1,
+                        memory: 0
+                    },
+                    now
+                ),
                 Rung::Nothing
             );
         }
@@ -394,5 +470,66 @@ mod tests {
             ladder.handle(Happening::DeadlineReached, start),
             Rung::Nothing
         );
+    }
+
+    /// Looks at a turn with a cap of 100 bytes, and returns the first rung and how long after the start it is due.
+    fn looks(ladder: &mut Ladder, start: Instant, memory: &[u64]) -> (Rung, Duration) {
+        for (cpu_ticks, memory) in (0_u64..).zip(memory) {
+            let now = ladder.deadline().unwrap();
+            assert_eq!(ladder.handle(Happening::DeadlineReached, now), Rung::Sample);
+            let sampled = Happening::Sampled {
+                cpu_ticks,
+                memory: *memory,
+            };
+            let rung = ladder.handle(sampled, now);
+            if rung != Rung::Nothing {
+                return (rung, now.duration_since(start));
+            }
+        }
+        (Rung::Nothing, Duration::ZERO)
+    }
+
+    fn capped() -> (Ladder, Instant) {
+        let (_, now) = ladder(&[]);
+        let signals = vec![Signal::SIGTERM];
+        (
+            Ladder::new(Ceiling::None, Some(100), GRACE, signals, now),
+            now,
+        )
+    }
+
+    #[test]
+    fn memory_over_the_cap_in_two_looks_ends_the_turn_within_two_seconds() {
+        let (mut ladder, start) = capped();
+        assert_eq!(
+            looks(&mut ladder, start, &[10, 60, 101, 102]),
+            (
+                Rung::SignalLeader(Signal::SIGTERM),
+                2 * MEMORY_EVERY + 2 * MEMORY_CLOSELY
+            ),
+            "looked at more often from half of the cap on"
+        );
+        assert_eq!(ladder.ended_for(), Some(EndedFor::Memory));
+        let at = ladder.deadline().unwrap();
+        assert_eq!(ladder.handle(Happening::DeadlineReached, at), Rung::Kill);
+        assert_eq!(
+            at.duration_since(start),
+            2 * MEMORY_EVERY + 2 * MEMORY_CLOSELY + MEMORY_GRACE
+        );
+    }
+
+    #[test]
+    fn memory_at_the_cap_or_over_it_for_one_look_ends_nothing() {
+        let (mut ladder, start) = capped();
+        let looked = [100, 100, 101, 100, 500, 99, 101, 40, 101];
+        assert_eq!(looks(&mut ladder, start, &looked).0, Rung::Nothing);
+        assert_eq!(ladder.ended_for(), None);
+    }
+
+    #[test]
+    fn without_a_cap_no_amount_of_memory_ends_a_turn() {
+        let (_, now) = ladder(&[]);
+        let mut ladder = Ladder::new(Ceiling::None, None, GRACE, Vec::new(), now);
+        assert_eq!(looks(&mut ladder, now, &[u64::MAX; 5]).0, Rung::Nothing);
     }
 }

@@ -42,4 +42,5 @@ pub mod spawn_task;
 mod tree;
 mod turn;
 pub mod verdict;
+mod waking;
 mod wording;

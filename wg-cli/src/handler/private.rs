@@ -72,6 +72,7 @@ pub(crate) fn run(call: Call) -> Result<ExitCode, Failure> {
         ],
         workspace: call.workspace,
         grace: config.service.stop_grace,
+        memory_cap: settings::memory_cap(config.service.memory_cap),
         ears,
         session,
     };
@@ -153,6 +154,7 @@ struct Conversation {
     agent: AgentSpec,
     variables: Vec<(&'static str, OsString)>,
     grace: Duration,
+    memory_cap: Option<u64>,
     ears: Ears,
     session: Option<Session>,
 }
@@ -173,6 +175,7 @@ impl Conversation {
             cwd: &settings::working_directory(&self.workspace, &self.agent),
             message,
             variables: &variables,
+            memory_cap: self.memory_cap,
             grace: self.grace,
             errors: None,
             exempt: &|| exempt::holders(&self.workspace, own),
@@ -245,6 +248,7 @@ impl Conversation {
         let reason = match end {
             TurnEnd::FailedForGood => NoReply::FailedForGood,
             TurnEnd::Interrupted => NoReply::Interrupted,
+            TurnEnd::OverMemoryCap => NoReply::OverMemoryCap,
             TurnEnd::NotBegun | TurnEnd::CutShort { .. } => NoReply::CutShort,
             TurnEnd::Failed | TurnEnd::Unavailable | TurnEnd::NoResources | TurnEnd::Replied => {
                 NoReply::Failed
@@ -299,6 +303,7 @@ impl Conversation {
                 TurnEnd::CutShort { .. } => return Ok(ExitCode::Released),
                 TurnEnd::Replied | TurnEnd::Interrupted | TurnEnd::NotBegun => {}
                 end @ (TurnEnd::Failed
+                | TurnEnd::OverMemoryCap
                 | TurnEnd::FailedForGood
                 | TurnEnd::Unavailable
                 | TurnEnd::NoResources) => {
@@ -323,6 +328,7 @@ fn code(end: TurnEnd) -> ExitCode {
     match end {
         TurnEnd::Replied => ExitCode::Ok,
         TurnEnd::Failed | TurnEnd::Interrupted => ExitCode::Failed,
+        TurnEnd::OverMemoryCap => ExitCode::MemoryDrain,
         TurnEnd::FailedForGood => ExitCode::Config,
         TurnEnd::Unavailable => ExitCode::Unavailable,
         TurnEnd::NoResources => ExitCode::System,

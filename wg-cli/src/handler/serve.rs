@@ -12,9 +12,9 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
+use crate::store::exit_record::MemoryEnd;
 use crate::store::graph::{ChatId, ChatTask, Graph};
 use crate::store::messages::{self, NewMessage, Role, Side};
-use crate::store::watch::DirWatch;
 use crate::store::{Workspace, resolve};
 
 use super::claim::{self, Wanted, WhenHeld};
@@ -25,6 +25,7 @@ use super::exit_note::ExitNote;
 use super::gate::Gate;
 use super::mark::{self, Mark};
 use super::prompt::Prompt;
+use super::waking::Waking;
 use super::{exempt, process, settings};
 
 /// What the handler of a chat was asked to do.
@@ -66,7 +67,7 @@ pub(crate) fn run(call: Call) -> Result<ExitCode, Failure> {
     let note = ExitNote::open(session.clone(), &lock, mark.nonce.clone());
     let mut ledger = Ledger::default();
     let outcome = serve(call, &chat, session, &mut lock, ears, &mark, &mut ledger);
-    note.close(&outcome, ledger.agent_ending);
+    note.close(&outcome, ledger.agent_ending, ledger.memory);
     match lock.release() {
         Ok(released) => log::debug!("session lock: {released:?}"),
         Err(error) => log::warn!("the session lock was not released in order: {error}"),
@@ -84,6 +85,8 @@ pub(crate) fn run(call: Call) -> Result<ExitCode, Failure> {
 pub(super) struct Ledger {
     /// How the last agent ended.
     pub(super) agent_ending: Option<String>,
+    /// The memory for which it leaves.
+    pub(super) memory: Option<MemoryEnd>,
     /// The message whose reply is printed (`--eval-mode`).
     pub(super) evaluating: Option<u64>,
     /// The line to print.
@@ -146,8 +149,9 @@ fn serve(
         workspace,
         id: call.chat,
         chat,
-        watch: DirWatch::new(&session)?,
+        waking: Waking::new(session.clone()),
         errors_max: config.service.log_max_size,
+        history: (config.service.history_max_size, config.service.history_keep),
         grace: config.service.stop_grace,
         memory_cap: settings::memory_cap(config.service.memory_cap),
         cwd: settings::working_directory(workspace, &agent),

@@ -12,6 +12,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
+use exit_classifier::memory;
 use supervisor::tree;
 
 use crate::clock;
@@ -86,6 +87,16 @@ pub(crate) fn below(root: u32) -> Vec<Process> {
 /// Returns the CPU time of everything below `root`, in clock ticks.
 pub(crate) fn cpu_ticks(tree: &[Process]) -> u64 {
     tree.iter().map(|process| process.cpu_ticks).sum()
+}
+
+/// Returns what a tree and its root have in memory, in bytes, mapped files not counted.
+///
+/// Pages that several of them share are counted once for each.
+pub(crate) fn memory(root: u32, tree: &[Process]) -> u64 {
+    let pids = tree.iter().map(|process| process.pid).chain([root]);
+    // One that has ended since the tree was looked at has nothing any more.
+    pids.filter_map(|pid| memory::resident(pid).ok())
+        .fold(0, |sum, resident| sum.saturating_add(resident.bytes))
 }
 
 /// A live process that cannot be mistaken for a later one with the same number.

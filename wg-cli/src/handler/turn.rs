@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use exit_classifier::{Asked, Ending, memory};
+use exit_classifier::{Asked, Ending};
 use nix::sys::signal::Signal;
 use rustix::io::Errno;
 
@@ -32,6 +32,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) message: &'a str,
     /// What is set in the agent's environment beside its own settings.
     pub(crate) variables: &'a [(&'static str, OsString)],
+    /// The memory, in bytes, that its processes and this one may have together, if there is a limit.
+    pub(crate) memory_cap: Option<u64>,
     /// How long its stop signals have before force is used.
     pub(crate) grace: Duration,
     /// Where its error output is kept.
@@ -77,6 +79,8 @@ pub(crate) struct Report {
     pub(crate) survivors: Vec<u32>,
     /// The most memory that its processes were seen to use at once, in bytes; `None` for a turn too short to be looked at.
     pub(crate) peak_memory: Option<u64>,
+    /// Whether it was ended because that was more than the cap.
+    pub(crate) over_memory_cap: bool,
     /// Why it could not be started, in words.
     pub(crate) not_started: Option<String>,
 }
@@ -93,6 +97,7 @@ impl Report {
             ended_children: 0,
             survivors: Vec::new(),
             peak_memory: None,
+            over_memory_cap: false,
             not_started: Some(words),
         }
     }
@@ -123,6 +128,7 @@ fn echo(message: &str, on_output: &mut dyn FnMut(&[u8])) -> Report {
         ended_children: 0,
         survivors: Vec::new(),
         peak_memory: None,
+        over_memory_cap: false,
         not_started: None,
     }
 }
@@ -156,6 +162,7 @@ fn run_command(
     };
     let ladder = Ladder::new(
         ceiling(turn.agent),
+        turn.memory_cap,
         turn.grace,
         turn.agent.stop_signals.clone(),
         started_at,
@@ -259,13 +266,12 @@ impl Watch<'_> {
             Rung::Nothing => {}
             Rung::Sample => {
                 let me = std::process::id();
-                match memory::tree(me) {
-                    Ok(memory) => self.peak_memory = self.peak_memory.max(Some(memory.bytes)),
-                    Err(error) => log::debug!("the memory of the turn is not known: {error}"),
-                }
-                let cpu_ticks = tree::cpu_ticks(&tree::below(me));
-                // A sample leads to an interrupt at the most, never to another sample.
-                self.happened(Happening::Sampled { cpu_ticks }, now);
+                let tree = tree::below(me);
+                let memory = tree::memory(me, &tree);
+                self.peak_memory = self.peak_memory.max(Some(memory));
+                let cpu_ticks = tree::cpu_ticks(&tree);
+                // A sample leads to a signal at the most, never to another sample.
+                self.happened(Happening::Sampled { cpu_ticks, memory }, now);
             }
             Rung::SignalGroup(signal) => self.agent.signal_group(signal),
             Rung::SignalLeader(signal) => self.agent.signal_leader(signal),
@@ -302,11 +308,13 @@ impl Watch<'_> {
         let ending = self.agent.reap();
         Report {
             ending,
-            asked: self.ladder.ended_for().map(|why| match why {
-                EndedFor::Interrupt => Asked::Interrupt,
-                EndedFor::Stall => Asked::Stall,
-                EndedFor::Stop => Asked::Stop,
+            asked: self.ladder.ended_for().and_then(|why| match why {
+                EndedFor::Interrupt => Some(Asked::Interrupt),
+                EndedFor::Stall => Some(Asked::Stall),
+                EndedFor::Stop => Some(Asked::Stop),
+                EndedFor::Memory => None,
             }),
+            over_memory_cap: self.ladder.ended_for() == Some(EndedFor::Memory),
             ran_for,
             shown_output: !self.reply.is_empty(),
             text: self.reply.into_text(),

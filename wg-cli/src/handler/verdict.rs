@@ -34,6 +34,7 @@ fn is_shell(program: &OsString) -> bool {
 pub(crate) fn judge(report: &Report, wrapper: bool) -> (TurnEnd, Verdict) {
     let verdict = RuleSet::agent().classify(&Observation {
         asked: report.asked,
+        memory_drained: report.over_memory_cap,
         wrapper,
         stderr_tail: report.error_tail.as_bytes(),
         ..Observation::new(report.ending, report.ran_for)
@@ -44,6 +45,8 @@ pub(crate) fn judge(report: &Report, wrapper: bool) -> (TurnEnd, Verdict) {
         }) {
         // This message does not fit into a command line; the next one may.
         TurnEnd::Failed
+    } else if report.over_memory_cap {
+        TurnEnd::OverMemoryCap
     } else {
         turn_end(verdict.counts, report)
     };
@@ -88,6 +91,7 @@ mod tests {
             ended_children: 0,
             survivors: Vec::new(),
             peak_memory: None,
+            over_memory_cap: false,
             not_started: None,
         }
     }

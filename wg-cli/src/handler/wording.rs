@@ -50,6 +50,7 @@ pub(crate) fn system_error(trouble: &Trouble<'_>) -> String {
         ),
         (
             NoReply::Failed
+            | NoReply::OverMemoryCap
             | NoReply::Interrupted
             | NoReply::CutShort
             | NoReply::HandlerDied { .. },
@@ -63,6 +64,11 @@ pub(crate) fn system_error(trouble: &Trouble<'_>) -> String {
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more)
         .expect("writing to a string cannot fail because it only allocates");
+}
+
+/// Returns an amount of memory for people.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes / (1 << 20))
 }
 
 fn sentence(trouble: &Trouble<'_>) -> String {
@@ -85,6 +91,16 @@ fn sentence(trouble: &Trouble<'_>) -> String {
             format!("The agent `{agent}` failed: {} after {ran}.", report.ending)
         }
         (NoReply::Failed | NoReply::FailedForGood, None) => format!("The agent `{agent}` failed."),
+        (NoReply::OverMemoryCap, report) => {
+            let used = report
+                .and_then(|report| report.peak_memory)
+                .map(|peak| format!(": it had up to {}", mebibytes(peak)))
+                .unwrap_or_default();
+            format!(
+                "The agent `{agent}` was ended because it had more memory than `service.memory_cap` allows{used}, {ran} after \
+                 its start. Give it more, or let it do less at once."
+            )
+        }
         (NoReply::Interrupted, None) => {
             "The message was taken back before its turn began.".to_owned()
         }
@@ -125,6 +141,7 @@ mod tests {
             ended_children: 0,
             survivors: Vec::new(),
             peak_memory: None,
+            over_memory_cap: false,
             not_started: None,
         }
     }
@@ -166,6 +183,22 @@ mod tests {
             })
         };
         assert!(text(NoReply::Failed, Some(&report), "").contains("no progress"));
+    }
+
+    #[test]
+    fn a_turn_over_its_memory_cap_says_how_much_it_had_and_where_the_cap_is_set() {
+        let report = Report {
+            peak_memory: Some(300 << 20),
+            over_memory_cap: true,
+            ..report(Ending::Signal {
+                number: 15,
+                core: false,
+            })
+        };
+        let text = text(NoReply::OverMemoryCap, Some(&report), "");
+        for part in ["300 MiB", "service.memory_cap", "wg chat retry chat-3 7"] {
+            assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+        }
     }
 
     #[test]

@@ -120,6 +120,11 @@ pub enum Request {
         #[serde(default, alias = "coordinator_id")]
         chat_id: Option<u32>,
     },
+    /// A handler wants to hear over this connection when there may be something to do: a line with `"event":"wake"` each time.
+    Listen {
+        /// The chat.
+        chat_id: u32,
+    },
     /// A handler wants to begin a turn. The reply says how many are ahead; a line with `"event":"turn_granted"` follows.
     TurnBegin {
         /// The chat.

@@ -403,6 +403,7 @@ fn turn_word(end: TurnEnd) -> &'static str {
     match end {
         TurnEnd::Replied => "turn: replied",
         TurnEnd::Failed => "turn: failed",
+        TurnEnd::OverMemoryCap => "turn: over the memory cap",
         TurnEnd::FailedForGood => "turn: failed for good",
         TurnEnd::Unavailable => "turn: unavailable",
         TurnEnd::NoResources => "turn: no resources",

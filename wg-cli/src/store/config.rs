@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use supervisor::Policy;
 use toml::de::{DeTable, DeValue};
 
+use super::messages::Keep;
 use super::setting::{self, A_SIZE, A_SPAN};
 use super::toml_section::{Section, Source};
 use super::{Workspace, files};
@@ -61,6 +62,10 @@ pub struct ServiceConfig {
     pub log_max_size: u64,
     /// How many rotated logs stay.
     pub log_keep: u32,
+    /// At how many bytes of either file the messages of a chat that are done with move to its archive.
+    pub history_max_size: u64,
+    /// How many archived files of messages stay.
+    pub history_keep: Keep,
 }
 
 /// How many turns run at a time.
@@ -138,6 +143,8 @@ impl Default for ServiceConfig {
             on_interrupted: OnInterrupted::Auto,
             log_max_size: 10 * 1024 * 1024,
             log_keep: 5,
+            history_max_size: 10 * 1024 * 1024,
+            history_keep: Keep::All,
         }
     }
 }
@@ -325,6 +332,22 @@ impl Config {
             "log_keep",
             "a number from 0 to 1000",
             |value| setting::whole(value).filter(|keep| *keep <= 1000),
+        )?;
+        section.set(
+            &mut service.history_max_size,
+            "history_max_size",
+            &format!("{A_SIZE}, from 4KiB on"),
+            |value| setting::size(value).filter(|bytes| *bytes >= 4096),
+        )?;
+        section.set(
+            &mut service.history_keep,
+            "history_keep",
+            "\"all\" or a number of files",
+            |value| match value.as_str() {
+                Some("all") => Some(Keep::All),
+                Some(_) => None,
+                None => setting::whole(value).map(Keep::Files),
+            },
         )?;
         section.finish()
     }

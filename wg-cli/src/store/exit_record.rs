@@ -33,6 +33,9 @@ pub struct ExitRecord {
     /// How its agent ended, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentEnd>,
+    /// The memory for which it left, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryEnd>,
     /// When.
     pub at: Timestamp,
 }
@@ -42,6 +45,15 @@ pub struct ExitRecord {
 pub struct AgentEnd {
     /// In words, such as `code 1` or `signal 9 (KILL)`.
     pub ending: String,
+}
+
+/// What a handler and everything below it had in memory when it left for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryEnd {
+    /// The most that was seen at once, in bytes.
+    pub peak: u64,
+    /// What it might have, in bytes.
+    pub cap: u64,
 }
 
 impl ExitRecord {

@@ -137,8 +137,9 @@ pub struct Read {
 /// # Errors
 /// [`StoreError`]; a line that is no message is counted, never an error.
 pub fn read_after(dir: &Path, side: Side, after: u64) -> Result<Read, StoreError> {
-    let from = Files::From(after.saturating_add(1));
-    collect(dir, side, from, |message, _| message.id > after)
+    collect(dir, side, after.saturating_add(1), |message, _| {
+        message.id > after
+    })
 }
 
 /// Reads the last `count` messages, over rotated files too.
@@ -146,39 +147,29 @@ pub fn read_after(dir: &Path, side: Side, after: u64) -> Result<Read, StoreError
 /// # Errors
 /// As [`read_after`].
 pub fn read_last(dir: &Path, side: Side, count: usize) -> Result<Read, StoreError> {
-    collect(dir, side, Files::From(1), |_, already| already < count)
+    collect(dir, side, 1, |_, already| already < count)
 }
 
-/// Which files are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Files {
-    /// Only the one that is appended to.
-    Live,
-    /// The rotated ones too, as far back as this id.
-    From(u64),
-}
-
-/// Collects messages from the last to the first for as long as `wanted` says so, and returns them in order.
+/// Collects messages from the last to the first for as long as `wanted` says so, over rotated files as far back as the id `first`,
+/// and returns them in order.
 fn collect(
     dir: &Path,
     side: Side,
-    which: Files,
+    first: u64,
     wanted: impl Fn(&Message, usize) -> bool,
 ) -> Result<Read, StoreError> {
     let mut read = Read::default();
     let mut more = collect_file(&side.path(dir), side, &mut read, &wanted)?;
-    if let Files::From(first) = which {
-        // What was read last is the earliest so far.
-        let earliest = |read: &Read| read.messages.last().map_or(u64::MAX, |message| message.id);
-        while more && earliest(&read) > first {
-            let found = read.messages.len();
-            more = match rotation::archive_before(dir, side, earliest(&read))? {
-                Some(archive) => {
-                    collect_file(&archive, side, &mut read, &wanted)? && read.messages.len() > found
-                }
-                None => false,
-            };
-        }
+    // What was read last is the earliest so far.
+    let earliest = |read: &Read| read.messages.last().map_or(u64::MAX, |message| message.id);
+    while more && earliest(&read) > first {
+        let found = read.messages.len();
+        more = match rotation::archive_before(dir, side, earliest(&read))? {
+            Some(archive) => {
+                collect_file(&archive, side, &mut read, &wanted)? && read.messages.len() > found
+            }
+            None => false,
+        };
     }
     read.messages.reverse();
     read.messages.sort_by_key(|message| message.id);
@@ -264,10 +255,10 @@ pub fn unanswered(dir: &Path) -> Result<Vec<Message>, StoreError> {
     if waiting.is_empty() {
         return Ok(waiting);
     }
-    // Replies come in the order of the messages: what is before the reply to one at or below the cursor answers none of these. Rotation
-    // leaves the replies to what is after the cursor where they are.
+    // Replies come in the order of the messages: what is before the reply to one at or below the cursor answers none of these.
     let recent = |reply: &Message, _| reply.in_reply_to.is_none_or(|id| id > cursor);
-    let replies = collect(dir, Side::Outbox, Files::Live, recent)?.messages;
+    // One that is at or below it is almost always the last line; only a cursor that was lost leads into the archive.
+    let replies = collect(dir, Side::Outbox, 1, recent)?.messages;
     waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
     Ok(waiting)
 }

@@ -13,7 +13,7 @@ pub use super::cursor::{Cursor, advance_cursor, advance_handler_cursors, read_cu
 pub use super::files::Durability;
 use super::json;
 pub use super::message_log::{Read, Tail, append, last_id, read_after, read_last, unanswered};
-pub use super::rotation::rotate;
+pub use super::rotation::{Keep, rotate, rotate_history};
 use crate::clock::Timestamp;
 
 /// Which of the two files.

@@ -1,14 +1,124 @@
 //! Moving old messages to `archive/`, so that the files that are read stay short. Ids go on rising, and readers go on into the archive.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::cursor::{Cursor, read_cursor};
-use super::jsonl::Appender;
+use super::jsonl::{Appender, LinesBackwards};
 use super::message_log::{id_of, last_id_of};
 use super::messages::{Message, Side};
 use super::{StoreError, files};
 use crate::clock;
+
+/// How many archived files of each side stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Every one, for ever.
+    All,
+    /// The newest so many.
+    Files(u32),
+}
+
+/// Moves what is done with on both sides to the archive if either file has more than `over` bytes, then removes what is archived
+/// beyond `keep`; returns whether anything was moved.
+///
+/// Both sides move together, so that what is removed later takes a message and its reply along. What has no reply yet is never moved
+/// (see [`rotate`]), and what was not moved is never removed.
+///
+/// # Errors
+/// [`StoreError`]; whatever was moved until then can still be read.
+pub fn rotate_history(dir: &Path, over: u64, keep: Keep) -> Result<bool, StoreError> {
+    let length = |side: Side| fs::symlink_metadata(side.path(dir)).map_or(0, |file| file.len());
+    if [Side::Inbox, Side::Outbox].map(length).into_iter().max() <= Some(over) {
+        return Ok(false);
+    }
+    let mut moved = false;
+    for side in [Side::Inbox, Side::Outbox] {
+        moved |= rotate(dir, side, 0)?.is_some();
+    }
+    match keep {
+        Keep::All => {}
+        Keep::Files(_) if !moved => {}
+        Keep::Files(count) => remove_beyond(dir, count)?,
+    }
+    Ok(moved)
+}
+
+/// Removes the oldest archived files beyond `count` of each side.
+fn remove_beyond(dir: &Path, count: u32) -> Result<(), StoreError> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let oldest = |side: Side| -> Result<Vec<PathBuf>, StoreError> {
+        let mut all = archives(dir, side)?;
+        all.sort();
+        let beyond = all.len().saturating_sub(count);
+        Ok(all.into_iter().take(beyond).map(|(_, path)| path).collect())
+    };
+    for path in oldest(Side::Inbox)? {
+        remove(&path)?;
+    }
+    // A reply stays for as long as its message does: without it a lost cursor would have the message answered again.
+    let first = first_id_left(dir)?;
+    for path in oldest(Side::Outbox)? {
+        if last_answered(&path)?.is_some_and(|answered| first.is_none_or(|first| answered < first))
+        {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    log::info!("`{}` is older than what is kept", path.display());
+    fs::remove_file(path).map_err(StoreError::io("remove", path))
+}
+
+/// Returns the id of the first inbox message that is still there.
+fn first_id_left(dir: &Path) -> Result<Option<u64>, StoreError> {
+    let mut files: Vec<PathBuf> = archives(dir, Side::Inbox)?
+        .into_iter()
+        .map(|(_, path)| path)
+        .collect();
+    files.push(Side::Inbox.path(dir));
+    let mut first = None;
+    for path in files {
+        let Some(file) = files::open_to_read(&path)? else {
+            continue;
+        };
+        let id = first_line(file, id_of).map_err(StoreError::io("read", &path))?;
+        first = first.into_iter().chain(id).min();
+    }
+    Ok(first)
+}
+
+/// Returns what the first line that is understood says.
+fn first_line<T>(file: File, say: impl Fn(&[u8]) -> Option<T>) -> std::io::Result<Option<T>> {
+    for line in BufReader::new(file).split(b'\n') {
+        if let Some(said) = say(&line?) {
+            return Ok(Some(said));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the highest message that a file of replies answers, as its last reply names it.
+fn last_answered(path: &Path) -> Result<Option<u64>, StoreError> {
+    let Some(file) = files::open_to_read(path)? else {
+        return Ok(None);
+    };
+    let length = file
+        .metadata()
+        .map_err(StoreError::io("look at", path))?
+        .len();
+    let mut lines = LinesBackwards::new(&file, length);
+    while let Some(line) = lines.next_line().map_err(StoreError::io("read", path))? {
+        let reply = Message::parse(&line, Side::Outbox);
+        if let Some(answered) = reply.and_then(|reply| reply.in_reply_to) {
+            return Ok(Some(answered));
+        }
+    }
+    Ok(None)
+}
 
 /// Moves what is done with to `archive/SIDE-DATE-TIME.jsonl` if the file has more than `over` bytes, and returns where it is now.
 ///

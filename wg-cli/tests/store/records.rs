@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use wg_cli::clock::Timestamp;
 use wg_cli::store::StoreError;
-use wg_cli::store::exit_record::{AgentEnd, ExitRecord, VERSION};
+use wg_cli::store::exit_record::{AgentEnd, ExitRecord, MemoryEnd, VERSION};
 use wg_cli::store::service_state::{Alive, ServiceState, start_ticks};
 
 use crate::world::World;
@@ -26,6 +26,7 @@ fn an_exit_record_has_the_golden_form_and_is_keyed_by_pid_and_line_two() {
         agent: Some(AgentEnd {
             ending: "signal 9 (KILL)".to_owned(),
         }),
+        memory: None,
         at: Timestamp::parse("2026-11-20T20:27:00Z").unwrap(),
     };
     record.write(&dir).unwrap();
@@ -39,6 +40,16 @@ fn an_exit_record_has_the_golden_form_and_is_keyed_by_pid_and_line_two() {
         !record.is_of(4711, "2026-11-20T20:26:10.758715983Z")
             && !record.is_of(4712, &record.at_line2)
     );
+    let drained = ExitRecord {
+        agent: None,
+        memory: Some(MemoryEnd {
+            peak: 300 << 20,
+            cap: 256 << 20,
+        }),
+        ..record
+    };
+    drained.write(&dir).unwrap();
+    assert_eq!(ExitRecord::read(&dir).unwrap().as_ref(), Some(&drained));
     fs::write(ExitRecord::path(&dir), "{").unwrap();
     assert!(matches!(
         ExitRecord::read(&dir),

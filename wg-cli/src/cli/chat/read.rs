@@ -53,8 +53,13 @@ pub(super) fn run(cx: &Context<'_>, args: &Read) -> Outcome {
     } else {
         None
     };
-    let inbox = messages::read_after(&dir, Side::Inbox, 0)?;
-    let outbox = messages::read_after(&dir, Side::Outbox, 0)?;
+    let read = |side| match args.last {
+        // The last so many of both together are among the last so many of each.
+        Some(count) => messages::read_last(&dir, side, count),
+        None => messages::read_after(&dir, side, 0),
+    };
+    let inbox = read(Side::Inbox)?;
+    let outbox = read(Side::Outbox)?;
     let bad_lines = inbox.bad_lines + outbox.bad_lines;
     if bad_lines > 0 {
         cx.report.note(&format!(
