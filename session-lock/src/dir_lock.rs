@@ -2,6 +2,7 @@
 
 mod entry;
 mod error;
+mod turn;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ pub use self::entry::{Note, UnusableNote};
 pub use self::error::DirLockError;
 
 use self::entry::Entry;
+use self::turn::Turn;
 use crate::error::{HeldReason, ReleaseError};
 use crate::holder::Holder;
 use crate::inherit;
@@ -78,6 +80,28 @@ impl DirStatus {
     pub fn is_held(&self) -> bool {
         self.hold.is_some() || self.inspection.is_held()
     }
+}
+
+/// What a registry holds.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The directories that are held, in the order of their paths.
+    pub held: Vec<DirStatus>,
+    /// The entries that say nothing sensible, or cannot be read. Each blocks the directory that it is for.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// An entry of a registry that cannot be understood.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// The folder of the entry.
+    pub entry: PathBuf,
+    /// The directory that it is for, where at least that can be read.
+    pub directory: Option<PathBuf>,
+    /// Why not.
+    pub because: DirLockError,
 }
 
 /// What a process in a locked directory has to do with the lock.
@@ -174,14 +198,18 @@ impl DirLockOptions {
     }
 
     fn try_acquire(&self, entry: &Entry) -> Result<DirLock, DirLockError> {
+        let _turn = match self.overlap {
+            Overlap::Refuse => Turn::take(&self.registry),
+            Overlap::Allow => None,
+        };
         entry.refuse_corrupt()?;
         let options = LockOptions::new().kind(self.kind.clone());
         let lock = options
             .acquire(entry.path())
             .map_err(|error| entry.held_or(error))?;
         entry.write_note(self.note.as_ref())?;
-        // From here on others see our lock. Two that overlap and come at once both look after both can be seen, so
-        // at least one gives way; it may be both.
+        // From here on others see our lock. Two that overlap and come at once, one of them without its turn, both look
+        // after both can be seen, so at least one gives way; it may be both.
         entry.refuse_hold()?;
         if self.overlap == Overlap::Refuse {
             entry.refuse_overlap(&self.registry)?;
@@ -264,22 +292,31 @@ impl DirLock {
         Entry::of(registry, dir)?.status()
     }
 
-    /// Lists every directory of the registry that is held.
+    /// Lists every directory of the registry that is held, and every entry that cannot be understood.
     ///
     /// # Errors
     ///
-    /// Returns an error where the registry cannot be read, or an entry that is held cannot be understood. A
-    /// registry that does not exist is empty.
-    pub fn list(registry: &Path) -> Result<Vec<DirStatus>, DirLockError> {
-        let mut held = Vec::new();
-        for entry in Entry::all(registry)? {
-            let status = entry?.status()?;
-            if status.is_held() {
-                held.push(status);
+    /// Returns an error where the registry cannot be read. One that does not exist is empty.
+    pub fn list(registry: &Path) -> Result<Listing, DirLockError> {
+        let (mut held, mut unreadable) = (Vec::new(), Vec::new());
+        for path in Entry::paths(registry)? {
+            let (directory, status) = match Entry::load(path.clone()) {
+                Ok(entry) => (Some(entry.directory().to_owned()), entry.status()),
+                Err(error) => (None, Err(error)),
+            };
+            match status {
+                Ok(status) if status.is_held() => held.push(status),
+                Ok(_free) => {}
+                Err(because) => unreadable.push(Unreadable {
+                    entry: path,
+                    directory,
+                    because,
+                }),
             }
         }
         held.sort_by(|one, other| one.directory.cmp(&other.directory));
-        Ok(held)
+        unreadable.sort_by(|one, other| one.entry.cmp(&other.entry));
+        Ok(Listing { held, unreadable })
     }
 
     /// Puts a hold on `dir` that lasts until [`end_hold`](Self::end_hold), whatever processes come and go.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
@@ -224,6 +225,15 @@ impl Drop for Guard {
 /// Returns when a file was last written, in nanoseconds after 1970.
 pub(crate) fn modified_at(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
+}
+
+/// How long an incomplete record is taken for one that is still being written.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
+
+/// Returns whether an incomplete file that was written at `modified_at` may still be in the making at `now`, both in
+/// nanoseconds after 1970. A time in the future makes nothing young for ever.
+pub(crate) fn is_in_the_making(modified_at: i128, now: i128) -> bool {
+    now.abs_diff(modified_at) < IN_FLIGHT.as_nanos()
 }
 
 /// Returns whether the file system, or the system, does not have an operation at all.

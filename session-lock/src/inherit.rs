@@ -31,6 +31,13 @@ pub(crate) fn inheritors_in(dir: &std::path::Path) -> Vec<u32> {
     found.into_iter().map(|inheritor| inheritor.pid).collect()
 }
 
+/// Returns whether the process has the guard in `dir` open and locked.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_guard_of(pid: u32, dir: &std::path::Path) -> bool {
+    FileId::of_path(&crate::files::path_of(dir, crate::files::GUARD))
+        .is_ok_and(|guard| inheritor(pid, guard).is_some())
+}
+
 #[cfg(target_os = "linux")]
 fn inheritor(pid: u32, guard: FileId) -> Option<Inheritor> {
     use std::os::unix::fs::MetadataExt;
@@ -83,4 +90,10 @@ fn names(dir: &str) -> impl Iterator<Item = String> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn inheritors(_guard: FileId) -> Vec<Inheritor> {
     Vec::new()
+}
+
+/// Returns `false`: this system does not show who has a file open.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_guard_of(_pid: u32, _dir: &std::path::Path) -> bool {
+    false
 }

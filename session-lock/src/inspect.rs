@@ -1,7 +1,12 @@
 //! Looks at a lock without taking it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this driver tells how old an incomplete record is"
+)]
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::fcntl::OFlag;
 
@@ -118,12 +123,17 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         Err(error) => return Err(failed("open", guard_path)(error)),
     };
     let record_path = files::path_of(dir, RECORD);
+    let mut is_young = false;
     let opened = files::open_regular(fd.as_fd(), RECORD, OFlag::O_RDONLY);
     let content = match opened.map_err(failed("open", record_path.clone()))? {
         Opened::Absent => None,
-        Opened::Regular(file, _, _) => Some(record::parse(
-            &files::read_small(&file).map_err(failed("read", record_path.clone()))?,
-        )),
+        Opened::Regular(file, _, stat) => {
+            let bytes = files::read_small(&file).map_err(failed("read", record_path.clone()))?;
+            // Nothing is written to ask the file system for the time, so the host's clock has to do.
+            let now = crate::time::nanoseconds(SystemTime::now());
+            is_young = files::is_in_the_making(files::modified_at(&stat), now);
+            Some(record::parse(&bytes))
+        }
         Opened::Other(node) => {
             return Ok(Inspection::Corrupt {
                 path: record_path,
@@ -132,6 +142,13 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         }
     };
     let holder = match &content {
+        Some(Content::InFlight | Content::Unterminated(_)) if is_young => {
+            return Ok(Inspection::Held(Held {
+                holder: None,
+                liveness: None,
+                reason: HeldReason::Initialising,
+            }));
+        }
         Some(Content::Complete(record) | Content::Unterminated(record)) => {
             Some(Holder::from_record(record, text.claim_of(record)))
         }
@@ -140,14 +157,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
             .latest()
             .filter(|claim| claim.state == State::Held)
             .map(Holder::from_claim),
-        Some(Content::InFlight) => {
-            return Ok(Inspection::Held(Held {
-                holder: None,
-                liveness: None,
-                reason: HeldReason::Initialising,
-            }));
-        }
-        Some(Content::Corrupt) => {
+        Some(Content::InFlight | Content::Corrupt) => {
             return Ok(Inspection::Corrupt {
                 path: record_path,
                 node: None,

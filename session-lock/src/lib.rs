@@ -30,7 +30,8 @@ mod wait;
 mod watch;
 
 pub use dir_lock::{
-    DirLock, DirLockError, DirLockOptions, DirStatus, Note, Overlap, Relation, UnusableNote,
+    DirLock, DirLockError, DirLockOptions, DirStatus, Listing, Note, Overlap, Relation, Unreadable,
+    UnusableNote,
 };
 pub use error::{
     AcquireError, HeldReason, InspectError, Node, ReleaseError, RequestError, WatchError,

@@ -1,6 +1,6 @@
 //! The protocol as a machine: which step comes next, given how the last one went.
 //!
-//! Nothing here touches a file. The driver in `acquire.rs` performs the steps on a directory; the model in
+//! Nothing here touches a file. The driver in `attempt.rs` performs the steps on a directory; the model in
 //! `tests/model.rs` performs the same steps on a pretended one, in every order that three processes can produce.
 
 /// One step of taking or releasing the lock. Each is one change that others can see, or one look.

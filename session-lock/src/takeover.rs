@@ -10,14 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::error::{HeldReason, InspectError, RequestError, write_held};
 use crate::holder::Holder;
 use crate::identity::ProcessIdentity;
+use crate::inherit;
 use crate::inspect::{Inspection, inspect};
 use crate::marker::request_release;
-use crate::wait::{Freed, WaitError, wait_free};
+use crate::wait::{Changes, Freed, WaitError, wait_free};
 use crate::watch::PidWatch;
 
 /// How far a takeover may go, and how long each stage may take.
@@ -107,7 +109,7 @@ pub enum TakeoverError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusedBecause {
-    /// It is this very process.
+    /// It is this very process, or this process has the lock through it.
     ThisProcess,
     /// It is the first process of the system.
     Init,
@@ -124,7 +126,7 @@ pub enum RefusedBecause {
 impl fmt::Display for RefusedBecause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ThisProcess => "it is this very process",
+            Self::ThisProcess => "this very process has it",
             Self::Init => "it is the first process of the system",
             Self::OtherHost => "it runs on another host",
             Self::OtherNamespace => "it runs in another pid namespace",
@@ -206,46 +208,30 @@ pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, Takeov
     let Some(holder) = held.holder else {
         return Err(refused(None, RefusedBecause::Unnamed));
     };
-    let may_signal = may_signal(&holder, &held.reason, policy);
-    if let Err(because @ (RefusedBecause::ThisProcess | RefusedBecause::Init)) = may_signal {
+    let may = may_signal(dir, &holder, &held.reason, policy);
+    if let Err(because @ (RefusedBecause::ThisProcess | RefusedBecause::Init)) = may {
         return Err(refused(Some(&holder), because));
     }
-    // The descriptors are opened before anything is waited for: whoever has a number later is not meant.
-    let targets = targets(&holder, &held.reason)?;
+    // The holder's descriptor is opened before anything is waited for: whoever has its number later is not meant.
+    let mut targets = Targets::default();
+    targets.add(dir, &holder, &held.reason)?;
     if !policy.request_grace.is_zero() {
         request_release(dir).map_err(TakeoverError::Request)?;
         if freed(dir, policy.request_grace, &holder)? {
             return Ok(TakenOver::Released { from: holder });
         }
     }
-    if let Err(because) = may_signal {
+    if let Err(because) = may {
         return Err(refused(Some(&holder), because));
     }
-    for (signal, grace, killed) in [
-        (Signal::SIGTERM, policy.term_grace, false),
-        (Signal::SIGKILL, policy.kill_grace, true),
+    for (signal, grace) in [
+        (Signal::SIGTERM, policy.term_grace),
+        (Signal::SIGKILL, policy.kill_grace),
     ] {
-        for target in &targets {
-            log::warn!(
-                "sending {signal} to process {} to take over `{}`",
-                target.identity().pid,
-                dir.display()
-            );
-            match target.signal(signal) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
-                Err(source) => {
-                    return Err(TakeoverError::Signal {
-                        pid: target.identity().pid,
-                        source,
-                    });
-                }
-            }
-        }
-        if freed(dir, grace, &holder)? {
+        if insist(dir, &holder, policy, &mut targets, signal, grace)? {
             return Ok(TakenOver::Ended {
                 from: holder,
-                killed,
+                killed: signal == Signal::SIGKILL,
             });
         }
     }
@@ -264,18 +250,69 @@ pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, Takeov
     }
 }
 
+/// Signals everybody who has the lock, and whoever turns out to have it when they are gone, until it is free or the
+/// grace is over; returns whether it is free.
+fn insist(
+    dir: &Path,
+    from: &Holder,
+    policy: &TakeoverPolicy,
+    targets: &mut Targets,
+    signal: Signal,
+    grace: Duration,
+) -> Result<bool, TakeoverError> {
+    let end = |now: Instant| now.checked_add(grace).unwrap_or(now);
+    let mut deadline = end(Instant::now());
+    // The watch comes first: what changes after the look is in it.
+    let mut changes = Changes::of(dir);
+    let mut are_borrowers = false;
+    targets.nobody_was_signalled();
+    loop {
+        let held = match inspect(dir).map_err(TakeoverError::Inspect)? {
+            Inspection::Held(held) => held,
+            Inspection::Free | Inspection::Stale { .. } | Inspection::Corrupt { .. } => {
+                return Ok(true);
+            }
+        };
+        if let Some(holder) = &held.holder {
+            if !holder.is_same_acquisition(from) {
+                return Err(TakeoverError::Taken { by: holder.clone() });
+            }
+            may_signal(dir, holder, &held.reason, policy).map_err(|because| {
+                TakeoverError::Refused {
+                    path: dir.to_owned(),
+                    holder: Some(holder.clone()),
+                    because,
+                }
+            })?;
+            targets.add(dir, holder, &held.reason)?;
+            targets.signal(dir, signal)?;
+            // Who has the lock from a holder that is gone hears of it only now, and has the same time to heed it.
+            if matches!(held.reason, HeldReason::Inherited { .. }) && !are_borrowers {
+                are_borrowers = true;
+                deadline = end(Instant::now());
+            }
+        }
+        if !changes.next(held.holder.as_ref(), &held.reason, deadline) && Instant::now() >= deadline
+        {
+            return Ok(!inspect(dir).map_err(TakeoverError::Inspect)?.is_held());
+        }
+    }
+}
+
 fn may_signal(
+    dir: &Path,
     holder: &Holder,
     reason: &HeldReason,
     policy: &TakeoverPolicy,
 ) -> Result<(), RefusedBecause> {
     let own = std::process::id();
+    // To end everybody who has the guard would be to end this process too.
+    if holder.pid != own && inherit::has_guard_of(own, dir) {
+        return Err(RefusedBecause::ThisProcess);
+    }
     match reason {
         HeldReason::OtherHost => return Err(RefusedBecause::OtherHost),
         HeldReason::OtherNamespace => return Err(RefusedBecause::OtherNamespace),
-        HeldReason::Inherited { pids } if pids.contains(&own) => {
-            return Err(RefusedBecause::ThisProcess);
-        }
         // They have the guard open: that is proof enough, and the holder itself is gone.
         HeldReason::Inherited { .. } => return Ok(()),
         HeldReason::Guarded
@@ -302,35 +339,89 @@ fn may_signal(
     }
 }
 
-/// Opens the processes that have the lock.
-fn targets(holder: &Holder, reason: &HeldReason) -> Result<Vec<PidWatch>, TakeoverError> {
-    let identities: Vec<ProcessIdentity> = match reason {
-        HeldReason::Inherited { pids } => pids
-            .iter()
-            .map(|pid| ProcessIdentity {
-                pid: *pid,
-                start_ticks: None,
-                boot_id: None,
-            })
-            .collect(),
-        HeldReason::OtherHost | HeldReason::OtherNamespace => Vec::new(),
-        HeldReason::Guarded
-        | HeldReason::Unguarded
-        | HeldReason::Foreign
-        | HeldReason::Initialising
-        | HeldReason::ThisProcess
-        | HeldReason::Unknown
-        | HeldReason::Unsettled => vec![holder.claimant().process],
-    };
-    let open = |identity: &ProcessIdentity| {
-        PidWatch::of(identity)
-            .map_err(|source| TakeoverError::Signal {
+/// The processes that have the lock, each with whether this stage has signalled it.
+#[derive(Debug, Default)]
+struct Targets {
+    processes: Vec<(PidWatch, bool)>,
+}
+
+impl Targets {
+    /// Opens those that are not open yet.
+    fn add(
+        &mut self,
+        dir: &Path,
+        holder: &Holder,
+        reason: &HeldReason,
+    ) -> Result<(), TakeoverError> {
+        match reason {
+            HeldReason::Inherited { pids } => {
+                for pid in pids {
+                    self.open(&ProcessIdentity {
+                        pid: *pid,
+                        start_ticks: None,
+                        boot_id: None,
+                    })?;
+                }
+                // A number may have been given to another process before it was opened. Who has the guard now, after
+                // that, is meant.
+                let now = inherit::inheritors_in(dir);
+                self.processes
+                    .retain(|(process, _)| now.contains(&process.identity().pid));
+            }
+            HeldReason::OtherHost | HeldReason::OtherNamespace => {}
+            HeldReason::Guarded
+            | HeldReason::Unguarded
+            | HeldReason::Foreign
+            | HeldReason::Initialising
+            | HeldReason::ThisProcess
+            | HeldReason::Unknown
+            | HeldReason::Unsettled => self.open(&holder.claimant().process)?,
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, identity: &ProcessIdentity) -> Result<(), TakeoverError> {
+        let is_open = |(process, _): &(PidWatch, bool)| process.identity().pid == identity.pid;
+        if self.processes.iter().any(is_open) {
+            return Ok(());
+        }
+        match PidWatch::of(identity) {
+            Ok(process) => {
+                self.processes
+                    .extend(process.map(|process| (process, false)));
+                Ok(())
+            }
+            Err(source) => Err(TakeoverError::Signal {
                 pid: identity.pid,
                 source,
-            })
-            .transpose()
-    };
-    identities.iter().filter_map(open).collect()
+            }),
+        }
+    }
+
+    fn nobody_was_signalled(&mut self) {
+        for (_process, signalled) in &mut self.processes {
+            *signalled = false;
+        }
+    }
+
+    /// Signals those that were not yet.
+    fn signal(&mut self, dir: &Path, signal: Signal) -> Result<(), TakeoverError> {
+        for (process, signalled) in &mut self.processes {
+            if std::mem::replace(signalled, true) {
+                continue;
+            }
+            let pid = process.identity().pid;
+            let dir = dir.display();
+            log::warn!("sending {signal} to process {pid} to take over `{dir}`");
+            match process.signal(signal) {
+                Ok(()) => {}
+                // It has ended by itself.
+                Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+                Err(source) => return Err(TakeoverError::Signal { pid, source }),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns whether the holder let go within `grace`.

@@ -2,6 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Returns the time in nanoseconds after 1970.
+pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
+}
+
 /// Returns `time` in UTC, to the nanosecond: `2026-11-21T02:45:50.123456789Z`.
 pub(crate) fn format(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -21,9 +21,6 @@ use crate::registry;
 use crate::wait;
 use crate::watch::PidWatch;
 
-/// How long an incomplete record is taken for one that is still being written.
-const IN_FLIGHT: Duration = Duration::from_secs(2);
-
 /// How long an owner that lost the guard may take to end. The kernel frees a flock some 10 to 60 µs before the
 /// process descriptor turns readable; the rest is for a busy machine.
 const EXIT_GAP: Duration = Duration::from_millis(50);
@@ -108,8 +105,7 @@ impl Attempt<'_> {
     pub(super) fn is_young(&mut self, modified_at: i128) -> Result<bool, AcquireError> {
         // The file system's clock says when our own draft was written: no other clock is comparable.
         let (_claim, draft) = self.prepare()?;
-        let age = draft.written_at.abs_diff(modified_at);
-        Ok(age < IN_FLIGHT.as_nanos())
+        Ok(files::is_in_the_making(modified_at, draft.written_at))
     }
 
     pub(super) fn await_exit(&mut self) -> Answer<FileId> {

@@ -114,25 +114,26 @@ impl Entry {
         })
     }
 
-    /// Returns every entry of a registry.
-    pub(super) fn all(registry: &Path) -> Result<Vec<Result<Self, DirLockError>>, DirLockError> {
+    /// Returns the folder of every entry of a registry.
+    pub(super) fn paths(registry: &Path) -> Result<Vec<PathBuf>, DirLockError> {
         let listed = match fs::read_dir(registry) {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(failed("list", registry)(source)),
         };
-        let mut entries = Vec::new();
+        let mut paths = Vec::new();
         for listed in listed {
             let path = listed.map_err(failed("list", registry))?.path();
             // What is still being put together, or no folder at all, is no entry.
             if path.extension().is_none_or(|extension| extension != "new") && path.is_dir() {
-                entries.push(Self::load(path));
+                paths.push(path);
             }
         }
-        Ok(entries)
+        Ok(paths)
     }
 
-    fn load(path: PathBuf) -> Result<Self, DirLockError> {
+    /// Returns the entry in a folder.
+    pub(super) fn load(path: PathBuf) -> Result<Self, DirLockError> {
         let file = path.join("directory");
         let bytes = fs::read(&file).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
@@ -172,7 +173,11 @@ impl Entry {
             let beside = PathBuf::from(beside);
             fs::create_dir_all(&beside).map_err(failed("create", &beside))?;
             let text = [VERSION, self.directory.as_os_str().as_bytes(), b"\n"].concat();
-            let made = fs::write(beside.join("directory"), text)
+            // An entry must not lose its path in a power cut, so that is on the disk before it has its name.
+            let made = fs::File::create(beside.join("directory"))
+                .and_then(|mut file| {
+                    io::Write::write_all(&mut file, &text).and_then(|()| file.sync_all())
+                })
                 .and_then(|()| fs::rename(&beside, &self.path));
             if let Err(source) = made {
                 drop(fs::remove_dir_all(&beside));
@@ -210,8 +215,13 @@ impl Entry {
 
     /// Refuses a directory if one above or below it is held.
     pub(super) fn refuse_overlap(&self, registry: &Path) -> Result<(), DirLockError> {
-        for other in Self::all(registry)? {
-            let other = other?;
+        for path in Self::paths(registry)? {
+            let other = match Self::load(path.clone()) {
+                Ok(other) => other,
+                // Whom it protects is not known, but it protects nobody.
+                Err(DirLockError::Corrupt { .. }) if is_free(&path) => continue,
+                Err(error) => return Err(error),
+            };
             let overlaps = other.directory.starts_with(&self.directory)
                 || self.directory.starts_with(&other.directory);
             if other.directory == self.directory || !overlaps {
@@ -343,6 +353,15 @@ impl Entry {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Returns whether provably nobody holds what the entry in `path` is for, whatever that is.
+fn is_free(path: &Path) -> bool {
+    let nobody = matches!(
+        inspect(path),
+        Ok(Inspection::Free | Inspection::Stale { .. })
+    );
+    nobody && !path.join("hold").exists()
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirLockError + use<> {

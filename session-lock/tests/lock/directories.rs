@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use session_lock::{
@@ -113,7 +114,7 @@ fn a_person_holds_a_directory_until_the_hold_is_ended() {
         };
         assert_eq!(note.by, "ann");
     }
-    let listed = DirLock::list(&place.registry()).unwrap();
+    let listed = DirLock::list(&place.registry()).unwrap().held;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].hold.as_ref().unwrap().by, "ann");
     let ended = DirLock::end_hold(&place.registry(), &place.dir("above")).unwrap();
@@ -145,10 +146,116 @@ fn a_corrupt_entry_blocks_and_names_the_file() {
         place.try_lock("above"),
         Err(DirLockError::Corrupt { .. })
     ));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_hides_no_other_and_is_named() {
+    let place = Place::new();
+    fs::create_dir(place.dir("apart")).unwrap();
+    let (torn, lost) = (
+        place.try_lock("above").unwrap(),
+        place.try_lock("above/below"),
+    );
+    assert_held(lost, &place.dir("above"));
+    let entry = |below| {
+        DirLock::status(&place.registry(), &place.dir(below))
+            .unwrap()
+            .entry
+    };
+    let (torn_entry, lost_entry) = (entry("above"), entry("above/below"));
+    torn.release().unwrap();
+    let _other = place.try_lock("apart").unwrap();
+    fs::write(torn_entry.join(".handler.pid"), "nonsense\n").unwrap();
+    fs::remove_file(lost_entry.join("directory")).unwrap();
+
+    let listed = DirLock::list(&place.registry()).unwrap();
+    let held: Vec<_> = listed.held.iter().map(|held| &held.directory).collect();
+    assert_eq!(held, [&place.dir("apart").canonicalize().unwrap()]);
+    let named: Vec<_> = listed
+        .unreadable
+        .iter()
+        .map(|it| (&it.entry, it.directory.clone(), it.because.to_string()))
+        .collect();
+    let above = place.dir("above").canonicalize().unwrap();
+    let says = |path: &Path| {
+        format!(
+            "`{}` says nothing sensible; look at it and remove it",
+            path.display()
+        )
+    };
+    let mut expected = vec![
+        (
+            &torn_entry,
+            Some(above),
+            says(&torn_entry.join(".handler.pid")),
+        ),
+        (&lost_entry, None, says(&lost_entry.join("directory"))),
+    ];
+    expected.sort();
+    assert_eq!(named, expected);
+}
+
+#[test]
+fn a_lost_path_blocks_others_only_while_somebody_may_hold_it() {
+    let place = Place::new();
+    fs::create_dir(place.dir("apart")).unwrap();
+    let lost = place.try_lock("above").unwrap();
+    let status = DirLock::status(&place.registry(), &place.dir("above")).unwrap();
+    fs::remove_file(status.entry.join("directory")).unwrap();
+    // Nobody knows what it is the lock of, so it may be of anything.
     assert!(matches!(
-        DirLock::list(&place.registry()),
+        place.try_lock("apart"),
         Err(DirLockError::Corrupt { .. })
     ));
+    lost.release().unwrap();
+    drop(place.try_lock("apart").unwrap());
+    fs::write(status.entry.join("hold"), "").unwrap();
+    assert!(place.try_lock("apart").is_err());
+}
+
+#[test]
+fn of_two_overlapping_locks_that_are_taken_at_once_one_is_given() {
+    let place = Place::new();
+    for _round in 0..50 {
+        let start = Barrier::new(2);
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let takers = ["above", "above/below"].map(|below| {
+                let (place, start) = (&place, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    place.try_lock(below)
+                })
+            });
+            takers.map(|taker| taker.join().unwrap()).into()
+        });
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1);
+    }
+}
+
+#[test]
+fn two_overlapping_waiters_both_come_to_their_turn() {
+    let place = Place::new();
+    let wait = Wait::Until(Instant::now() + Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        for below in ["above", "above/below"] {
+            let place = &place;
+            scope.spawn(move || {
+                for _turn in 0..20 {
+                    let options = DirLock::options(&place.registry()).wait(wait);
+                    drop(options.acquire(&place.dir(below)).unwrap());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_turn_that_is_not_given_back_stops_nobody() {
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let stopped = fs::File::open(place.registry()).unwrap();
+    stopped.lock().unwrap();
+    drop(place.try_lock("above").unwrap());
 }
 
 #[test]

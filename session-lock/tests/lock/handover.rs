@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use session_lock::{
     AcquireError, Freed, Kind, RefusedBecause, ReleaseRequest, ReleaseWatch, SessionLock,
-    TakenOver, TakeoverError, TakeoverPolicy, Unproven, Wait, WaitError, request_release, takeover,
-    wait_free,
+    TakenOver, TakeoverError, TakeoverPolicy, Unproven, Wait, WaitError, inspect, request_release,
+    takeover, wait_free,
 };
 
 use crate::support::{Idler, Player, lines, plant};
@@ -266,6 +266,34 @@ fn who_inherited_the_lock_is_ended_like_a_holder() {
     assert!(matches!(taken, TakenOver::Ended { .. }), "{taken:?}");
     assert!(borrower.wait(soon()).unwrap());
     drop(take(dir.path()).unwrap());
+}
+
+#[test]
+fn who_borrowed_from_a_holder_that_is_ended_meanwhile_is_ended_with_it() {
+    for term in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut holder = Player::start("lend", dir.path());
+        let borrower: u32 = holder.hear().parse().unwrap();
+        let borrower = session_lock::watch(borrower).unwrap().unwrap();
+        let taken = takeover(dir.path(), &policy(false, term)).unwrap();
+        let TakenOver::Ended { from, killed } = taken else {
+            panic!("{taken:?}")
+        };
+        assert_eq!((from.pid, killed), (holder.pid(), !term));
+        assert!(borrower.wait(soon()).unwrap());
+        drop(take(dir.path()).unwrap());
+    }
+}
+
+#[test]
+fn who_has_the_lock_through_its_holder_does_not_end_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut holder = Player::start("lend-to-a-taker", dir.path());
+    assert!(holder.hear().contains("because: ThisProcess"));
+    assert!(inspect(dir.path()).unwrap().is_held());
+    holder.tell("");
+    assert_eq!(holder.hear(), "Ok(Released)");
 }
 
 #[track_caller]

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use session_lock::{AcquireError, Kind, ReleaseWatch, SessionLock, Wait, inspect};
+use session_lock::{
+    AcquireError, Kind, ReleaseWatch, SessionLock, TakeoverPolicy, Unproven, Wait, inspect,
+    takeover,
+};
 
 use crate::crashes;
 use crate::support::{command, listen, say};
@@ -17,6 +20,8 @@ pub(crate) fn play(role: &str, dir: &Path) {
         "try" => try_once(dir),
         "look" => say(&format!("{:?}", inspect(dir))),
         "lend" => lend(dir),
+        "lend-to-a-taker" => lend_to_a_taker(dir),
+        "take-over" => take_over(dir),
         "lend-often" => lend_often(dir),
         "exec" => exec(dir),
         "obey" => obey(dir),
@@ -66,6 +71,28 @@ fn lend(dir: &Path) {
     say(&child.id().to_string());
     listen();
     say(&format!("{:?}", lock.release()));
+}
+
+/// Lends the lock to a process that tries to take it over, and releases when told to.
+fn lend_to_a_taker(dir: &Path) {
+    let lock = SessionLock::try_acquire(dir, Kind::ChatNex).expect("free");
+    let mut taker = command(&[], "take-over", dir);
+    taker.stdin(Stdio::null()).stdout(Stdio::inherit());
+    let mut taker = lock.spawn_lent(&mut taker).expect("a process");
+    assert!(taker.wait().expect("its end").success());
+    listen();
+    say(&format!("{:?}", lock.release()));
+}
+
+/// Takes over with no grace, and says what came of it.
+fn take_over(dir: &Path) {
+    let policy = TakeoverPolicy {
+        request_grace: Duration::ZERO,
+        term_grace: Duration::ZERO,
+        kill_grace: Duration::from_secs(60),
+        unproven: Unproven::Refuse,
+    };
+    say(&format!("{:?}", takeover(dir, &policy)));
 }
 
 /// Lends many times, and says how many descriptors that cost, and whether the lock is free afterwards.

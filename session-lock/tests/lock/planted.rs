@@ -224,6 +224,11 @@ fn a_beginning_without_a_kind_is_taken_over_when_it_is_old() {
     for length in 0..=kind {
         plant(dir.path(), &whole[..length]);
         make_old(&record(dir.path()));
+        let found = inspect(dir.path()).unwrap();
+        assert!(
+            matches!(found, Inspection::Corrupt { node: None, .. }),
+            "{found:?}"
+        );
         drop(take(dir.path()).unwrap());
     }
 }

@@ -10,7 +10,7 @@ use session_lock::{
     TakeoverError, TakeoverPolicy, Unproven, Wait, WaitError,
 };
 
-use self::view::{HeldView, LockView, Locks, ReleaseView};
+use self::view::{HeldView, LockView, Locks, ReleaseView, UnreadableView};
 use super::args::lock::{Hold, LockCommand, One, Release, Run};
 use super::table::Table;
 use crate::clock;
@@ -153,15 +153,17 @@ fn failed(dir: &Path, error: DirLockError) -> Failure {
 }
 
 fn list(report: &Report, registry: &Path) -> Outcome {
-    let held = DirLock::list(registry).map_err(|error| failed(registry, error))?;
+    let listing = DirLock::list(registry).map_err(|error| failed(registry, error))?;
+    let held = &listing.held;
     let locks = Locks {
         locks: held
             .iter()
-            .map(|status| LockView::of(status, &held))
+            .map(|status| LockView::of(status, held))
             .collect(),
+        unreadable: listing.unreadable.iter().map(UnreadableView::of).collect(),
     };
     report.answer(&locks, || {
-        if locks.locks.is_empty() {
+        if locks.locks.is_empty() && locks.unreadable.is_empty() {
             return "No directory is locked.".to_owned();
         }
         let now = clock::now();
@@ -176,6 +178,9 @@ fn list(report: &Report, registry: &Path) -> Outcome {
                 note.map(view::NoteView::to_text).unwrap_or_default(),
             ]);
         }
+        for unreadable in &locks.unreadable {
+            table.row(&unreadable.to_row());
+        }
         table.to_text(|_, cell| cell.to_owned())
     })?;
     Ok(ExitCode::Ok)
@@ -188,7 +193,7 @@ fn look(registry: &Path, dir: &Path) -> Outcome<DirStatus> {
 fn status(report: &Report, registry: &Path, one: &One) -> Outcome {
     let status = look(registry, &one.directory)?;
     let all = DirLock::list(registry).map_err(|error| failed(registry, error))?;
-    let mut view = LockView::of(&status, &all);
+    let mut view = LockView::of(&status, &all.held);
     view.look_for_occupants(&status).map_err(|error| {
         Failure::new(
             ExitCode::System,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use session_lock::{DirLockError, DirStatus, Inspection, Note, Relation};
+use session_lock::{DirLockError, DirStatus, Inspection, Note, Relation, Unreadable};
 
 use crate::clock::Timestamp;
 
@@ -203,6 +203,43 @@ pub(super) struct LockView {
 #[derive(Debug, Serialize)]
 pub(super) struct Locks {
     pub(super) locks: Vec<LockView>,
+    /// What stands in the way of a directory and says nothing sensible.
+    pub(super) unreadable: Vec<UnreadableView>,
+}
+
+/// An entry that nobody can make sense of.
+#[derive(Debug, Serialize)]
+pub(super) struct UnreadableView {
+    /// The directory that it is for, where that can be read.
+    directory: Option<PathBuf>,
+    /// The folder of the entry.
+    entry: PathBuf,
+    reason: String,
+}
+
+impl UnreadableView {
+    pub(super) fn of(unreadable: &Unreadable) -> Self {
+        let because = &unreadable.because;
+        let cause = std::error::Error::source(because);
+        Self {
+            directory: unreadable.directory.clone(),
+            entry: unreadable.entry.clone(),
+            reason: cause.map_or_else(
+                || because.to_string(),
+                |cause| format!("{because}: {cause}"),
+            ),
+        }
+    }
+
+    /// The cells of a row of the list.
+    pub(super) fn to_row(&self) -> [String; 3] {
+        let directory = self.directory.as_ref();
+        [
+            directory.map_or_else(|| "(not known)".to_owned(), |it| it.display().to_string()),
+            "unreadable".to_owned(),
+            self.reason.clone(),
+        ]
+    }
 }
 
 impl LockView {
