@@ -28,10 +28,10 @@ const JOBS: [Job; 9] = [
     job("clippy", 120, clippy),
     job("clippy, no default features", 60, clippy_bare),
     job("docs", 60, docs),
-    job("test", 360, test),
-    job("examples", 30, examples::run),
+    job("test", 300, test),
+    job("examples", 120, examples::run),
     job("package", 100, package::run),
-    job("front door", 150, front_door::run),
+    job("front door", 120, front_door::run),
 ];
 
 const fn job(name: &'static str, seconds: u64, run: fn(&Workspace) -> Result<(), Failure>) -> Job {

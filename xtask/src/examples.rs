@@ -32,7 +32,22 @@ pub(crate) const EXAMPLES: [(&str, &str, Run); 10] = [
     ("wg-supervisor", "sim", Run::Long),
     ("command-queue", "stress", Run::Long),
     ("wg-cli", "sim_chats", Run::Long),
-    ("wg-cli", "chaos", Run::Long),
+    (
+        "wg-cli",
+        "chaos",
+        Run::Short(&[
+            "--chats",
+            "8",
+            "--messages",
+            "60",
+            "--kills",
+            "40",
+            "--rounds",
+            "5",
+            "--seconds",
+            "40",
+        ]),
+    ),
     ("wg-cli", "attack", Run::Short(&["--seconds", "5"])),
 ];
 

@@ -18,12 +18,14 @@ use serde_json::Value;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::{Client, ConnectError};
-use crate::store::service_state::ServiceState;
 use crate::store::watch::DirWatch;
 use crate::store::workspace::Workspace;
 
 /// How long a daemon may take until it serves its chats; the boot of a thousand chats included.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether a daemon that does not answer yet still has its lock.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How a daemon is started.
 #[derive(Debug, Clone, Default)]
@@ -61,14 +63,35 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
         log: workspace.daemon_log_path(),
     };
     let until = Instant::now() + PATIENCE;
-    let found = session_lock::inspect(&service)
-        .ok()
-        .filter(session_lock::Inspection::is_held);
-    if let Some(holder) = found.as_ref().and_then(|found| found.holder()) {
-        // The record may still be in the making: the daemon itself knows best who it is.
-        let pid = await_answer(workspace, until)?.unwrap_or(holder.pid);
-        return Ok(running(pid, true));
+    loop {
+        let found = session_lock::inspect(&service)
+            .ok()
+            .filter(session_lock::Inspection::is_held);
+        let (pid, already) = match found.as_ref().and_then(|found| found.holder()) {
+            // The record may still be in the making: the daemon itself knows best who it is.
+            Some(holder) => (holder.pid, true),
+            None => spawn(workspace, options)?,
+        };
+        if !already {
+            return Ok(running(pid, false));
+        }
+        match await_answer(workspace, until)? {
+            Awaited::Answer(answered) => return Ok(running(answered.unwrap_or(pid), true)),
+            // It was about to end, or was killed a moment ago: its place is free.
+            Awaited::End if Instant::now() < until => {}
+            Awaited::End => {
+                return Err(Failure::new(
+                    ExitCode::Unavailable,
+                    "the service ends as often as it starts",
+                )
+                .with_cure(format!("look at {}", workspace.daemon_log_path().display())));
+            }
+        }
     }
+}
+
+/// Starts a daemon and waits for its first word: its process, or the one that was there before it, and whether it was.
+fn spawn(workspace: &Workspace, options: &StartOptions) -> Result<(u32, bool), Failure> {
     let mut command = Command::new(crate::self_exe());
     command
         .arg0("wg")
@@ -124,12 +147,11 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
             .and_then(|n| u32::try_from(n).ok())
     };
     if let Some(pid) = number("ready") {
-        return Ok(running(pid, false));
+        return Ok((pid, false));
     }
     if let Some(pid) = number("already") {
         reap(&mut child);
-        let pid = await_answer(workspace, until)?.unwrap_or(pid);
-        return Ok(running(pid, true));
+        return Ok((pid, true));
     }
     if let Some(error) = word.get("error").and_then(Value::as_str) {
         reap(&mut child);
@@ -155,8 +177,16 @@ fn reap(child: &mut std::process::Child) {
     }
 }
 
-/// Waits until the daemon answers, and returns its process as it says: its socket appears in a directory that is watched.
-fn await_answer(workspace: &Workspace, until: Instant) -> Result<Option<u32>, Failure> {
+/// What came of a daemon that had the lock.
+enum Awaited {
+    /// It answers, and tells its process.
+    Answer(Option<u32>),
+    /// It does not have the lock any more.
+    End,
+}
+
+/// Waits until the daemon answers or is gone: its socket appears in a directory that is watched.
+fn await_answer(workspace: &Workspace, until: Instant) -> Result<Awaited, Failure> {
     let socket = workspace.socket_path()?;
     let dir = socket
         .parent()
@@ -164,7 +194,7 @@ fn await_answer(workspace: &Workspace, until: Instant) -> Result<Option<u32>, Fa
     let mut watch = DirWatch::new(&dir)?;
     loop {
         match Client::connect(workspace) {
-            Ok(client) => return Ok(client.daemon_pid()),
+            Ok(client) => return Ok(Awaited::Answer(client.daemon_pid())),
             Err(ConnectError::NotRunning) => {}
             Err(e) => return Err(e.into()),
         }
@@ -175,21 +205,17 @@ fn await_answer(workspace: &Workspace, until: Instant) -> Result<Option<u32>, Fa
             )
             .with_cure("wg service stop --force"));
         }
-        // A daemon that ends instead of answering makes no file: look again from time to time.
-        if let Err(e) = watch.wait(
-            Some(until.min(Instant::now() + Duration::from_secs(1))),
-            &[],
-        ) {
-            return Err(
-                Failure::new(ExitCode::System, "failed to wait for the daemon").caused_by(e),
-            );
-        }
+        // Whatever it left behind, a lock that nobody holds is free. A file of the earlier tool's daemon, which has no lock, was
+        // looked at by the connection.
         let held =
             session_lock::inspect(&workspace.service_dir()).is_ok_and(|found| found.is_held());
-        if !held && ServiceState::read(workspace).ok().flatten().is_none() {
+        if !held {
+            return Ok(Awaited::End);
+        }
+        // A daemon that ends instead of answering makes no file: look again from time to time.
+        if let Err(e) = watch.wait(Some(until.min(Instant::now() + LOOK_AGAIN)), &[]) {
             return Err(
-                Failure::new(ExitCode::Unavailable, "the service has just ended")
-                    .with_cure("wg service start"),
+                Failure::new(ExitCode::System, "failed to wait for the daemon").caused_by(e),
             );
         }
     }

@@ -2,9 +2,14 @@
 
 use std::fs;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use session_lock::{Kind, SessionLock};
+
 use crate::errors::told;
-use crate::process::wait_gone;
-use crate::world::World;
+use crate::process::{wait_gone, wait_readable};
+use crate::world::{WATCHDOG, World};
 
 #[test]
 fn a_handler_starts_under_the_settings_in_force_while_the_file_is_wrong() {
@@ -79,5 +84,32 @@ fn a_daemon_whose_place_was_taken_away_ends_with_its_handlers() {
     assert!(world.processes().is_empty());
     world.wg(&["service", "start"]).ok();
     assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
+    world.stop();
+}
+
+#[test]
+fn a_start_that_meets_a_service_in_its_last_moments_starts_a_new_one() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    let daemon = world.daemon_pid();
+    kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+    wait_gone(daemon);
+    // What a killed service leaves is all there, and its lock is still held, as it is until the kernel has taken it down.
+    let service = world.path(".wg/service");
+    let lock = SessionLock::try_acquire(&service, Kind::Adapter).unwrap();
+    let looked_at = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    looked_at
+        .add_watch(&service.join(".handler.guard"), AddWatchFlags::IN_OPEN)
+        .unwrap();
+    let start = world.start(&["service", "start"]);
+    assert!(
+        wait_readable(&looked_at, WATCHDOG),
+        "nobody looked at the lock"
+    );
+    lock.release().unwrap();
+    start.finish().ok();
+    assert_ne!(world.daemon_pid(), daemon);
+    assert_eq!(world.wg(&["chat", "hello"]).ok().stdout, "hello\n");
     world.stop();
 }
