@@ -15,7 +15,10 @@
 
 #[path = "../chaos/dice.rs"]
 mod dice;
+#[path = "../chaos/disk.rs"]
+mod disk;
 mod frame;
+mod life;
 mod lock;
 
 use std::io;
@@ -32,7 +35,7 @@ type Part = fn(&mut Attack) -> io::Result<()>;
 type Victim = fn(&Path) -> ExitCode;
 
 /// What can be attacked.
-const PARTS: [(&str, Part); 1] = [("lock", lock::attack)];
+const PARTS: [(&str, Part); 2] = [("lock", lock::attack), ("life", life::attack)];
 
 /// What this program is when it is started by itself, by its first argument; the second is a folder of the part's choice.
 const VICTIMS: [(&str, Victim); 1] = [("inside", lock::inside::main)];
