@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use wg_cli::names::ChatState;
 use wg_cli::sim::{self, AsShipped, Census, EVENTS, Fault, Kind, Plan};
 
 fn main() -> ExitCode {
@@ -46,8 +47,13 @@ fn main() -> ExitCode {
             return code(false);
         }
     }
+    // There is no queue of turns in the simulated world.
+    let states = ChatState::ALL
+        .iter()
+        .filter(|state| **state != ChatState::Queued);
     let rare: Vec<&str> = (Fault::ALL.iter().map(|fault| (Kind::Fault, fault.as_str())))
         .chain(EVENTS.map(|event| (Kind::Event, event)))
+        .chain(states.map(|state| (Kind::State, state.as_str())))
         .filter(|(kind, name)| seeds >= 10_000 && census.of(*kind, name) < 1_000)
         .map(|(_, name)| name)
         .collect();

@@ -1,21 +1,22 @@
 //! `wg run`: one command in the foreground, under the same machine and driver as the chats.
 
-use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use exit_classifier::{Asked, Ending, Observation, RuleSet};
 use session_lock::ProcessIdentity;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 use supervisor::tree::Marker;
 use supervisor::{
-    Cooperation, Disposition, Driver, Ended, Generation, Host, Ladder, Machine, Notice, Prepared,
-    Rung, SpawnFailure, StartReason, UnitId, ValidPolicy,
+    Cooperation, Disposition, Ended, Foreground, Generation, Host, Ladder, Machine, Notice,
+    Outcome, Prepared, Restart, Rung, SpawnFailure, StartReason, UnitId, ValidPolicy,
 };
 
 use crate::exit_code::ExitCode;
@@ -31,18 +32,8 @@ use crate::wire;
 /// The environment variable that everything below the command carries.
 const MARKER: &str = "WG_RUN";
 
-const UNIT: UnitId = UnitId(1);
-
-/// When the command is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// Unless it leaves with 0.
-    OnFailure,
-    /// However it ends.
-    Always,
-    /// Never.
-    Never,
-}
+/// What is passed on to the command; the first four end it.
+const PASSED_ON: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH];
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -67,145 +58,172 @@ pub fn run(
     options: &RunOptions,
     tell: impl Fn(&EventLine) + Send + 'static,
 ) -> Result<u8, Failure> {
-    let system = |what: &'static str| {
-        move |e: std::io::Error| Failure::new(ExitCode::System, what).caused_by(e)
-    };
+    let system =
+        |what: &'static str| move |e: io::Error| Failure::new(ExitCode::System, what).caused_by(e);
+    let before = children();
     // What loses its parent below the command comes to us and is found by its place, whatever it did to its environment.
     #[cfg(target_os = "linux")]
     if let Err(e) = nix::sys::prctl::set_child_subreaper(true) {
         log::debug!("not a subreaper: {e}");
     }
-    let (over, overs) = unbounded();
-    let asked = Arc::new(AtomicI32::new(0));
-    let host = Foreground {
+    let told = Arc::new(Told::default());
+    let teller = Teller::start(tell).map_err(system("failed to start a thread"))?;
+    let host = OneCommand {
         command: options.command.clone(),
-        restart: options.restart,
         rules: RuleSet::command(),
         nonce: registry::nonce()?,
         child: None,
-        asked: Arc::clone(&asked),
-        last: 0,
-        tell: Box::new(tell),
-        over: over.clone(),
+        before,
+        told: Arc::clone(&told),
+        tell: teller.line(),
     };
-    let mut signals = Signals::new([
-        SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD,
-    ])
-    .map_err(system("failed to handle signals"))?;
+    let ignored = process_signal::ignored();
+    let heard = PASSED_ON
+        .into_iter()
+        // What the caller ignores, as `nohup` does, stays ignored, by the command too.
+        .filter(|number| ignored & (1 << (number - 1)) == 0)
+        .chain([SIGCHLD]);
+    let mut signals = Signals::new(heard).map_err(system("failed to handle signals"))?;
     let stopper = signals.handle();
-    let handle = Driver::start(host).map_err(|e| {
+    let machine = Machine::new(
+        options.policy.clone(),
+        u64::from(std::process::id()),
+        supervisor::clock::now(),
+    );
+    let foreground = Foreground::start(host, machine, options.restart).map_err(|e| {
         Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)
     })?;
-    handle.add(
-        UNIT,
-        Machine::new(
-            options.policy.clone(),
-            u64::from(std::process::id()),
-            supervisor::clock::now(),
-        ),
-    );
-    handle.start(UNIT);
-    let ears = std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for number in &mut signals {
-                if over.send(Word::Signal(number)).is_err() {
-                    return;
+    let outcome = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn_scoped(scope, || listen(&mut signals, &foreground, &told))
+            .map_err(system("failed to start a thread"))?;
+        let outcome = foreground.outcome();
+        stopper.close();
+        Ok::<_, Failure>(outcome)
+    })?;
+    // The host goes with it, and with the host the teller's line.
+    drop(foreground);
+    teller.finish();
+    Ok(told.code_after(&outcome))
+}
+
+/// A thread that tells what happened: whoever reads that may be slow, and nothing that is supervised waits for him.
+struct Teller {
+    line: Line,
+    over: Receiver<()>,
+}
+
+/// Where the events go.
+#[derive(Clone)]
+struct Line(Sender<EventLine>);
+
+/// So many events wait for a reader; those that follow are not told.
+const UNTOLD: usize = 1_024;
+/// How long a reader may take for what is left in the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Teller {
+    fn start(tell: impl Fn(&EventLine) + Send + 'static) -> io::Result<Self> {
+        let (line, events) = bounded(UNTOLD);
+        let (done, over) = bounded(0);
+        std::thread::Builder::new()
+            .name("teller".into())
+            .spawn(move || {
+                for event in events {
+                    tell(&event);
                 }
-            }
+                drop(done);
+            })?;
+        Ok(Self {
+            line: Line(line),
+            over,
         })
-        .map_err(system("failed to start a thread"))?;
-    let code = attend(&handle, &overs, &asked);
-    stopper.close();
-    if ears.join().is_err() {
-        log::error!("the signal thread panicked");
     }
-    handle.join();
-    Ok(code)
-}
 
-/// What the main thread is told.
-#[derive(Debug)]
-enum Word {
-    /// A process is running, or none is.
-    Child(Option<ProcessIdentity>),
-    /// Nothing follows any more: exit with this code.
-    Over(u8),
-    Signal(i32),
-}
+    fn line(&self) -> Line {
+        self.line.clone()
+    }
 
-fn attend(handle: &supervisor::Handle, words: &Receiver<Word>, asked: &AtomicI32) -> u8 {
-    let mut child = None;
-    let mut code = 0;
-    let mut told_to_end = false;
-    while let Ok(word) = words.recv() {
-        match word {
-            Word::Child(now) => child = now,
-            Word::Over(with) => {
-                code = with;
-                break;
-            }
-            Word::Signal(SIGCHLD) => reap_strays(child.as_ref().map(|child| child.pid)),
-            Word::Signal(number) => {
-                let ends = matches!(number, SIGINT | SIGTERM | SIGQUIT | SIGHUP);
-                if !was_told_by_the_terminal(number)
-                    && let Some(child) = &child
-                {
-                    forward(child, number);
-                }
-                if ends {
-                    asked.store(number, Ordering::SeqCst);
-                    drop(if told_to_end {
-                        handle.kill(UNIT)
-                    } else {
-                        handle.stop(UNIT)
-                    });
-                    told_to_end = true;
-                }
-            }
+    /// Waits until all is told, or nobody has listened for too long.
+    fn finish(self) {
+        drop(self.line);
+        if self.over.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+            log::debug!("nobody reads what is told");
         }
     }
-    drop(handle.shutdown(supervisor::Shutdown::StopAll));
-    code
 }
 
-/// Whether the command has this signal already: the terminal sends these two to its whole foreground group, ours and the
-/// command's. (A `kill -INT` of ours alone looks the same; the ladder's next rung makes up for it.)
-fn was_told_by_the_terminal(number: i32) -> bool {
-    let is_foreground = || {
-        // Not one of the three: each may be a file.
-        let terminal = std::fs::File::open("/dev/tty").ok()?;
-        let group = nix::unistd::tcgetpgrp(&terminal).ok()?;
-        Some(group == nix::unistd::getpgrp())
-    };
-    matches!(number, SIGINT | SIGQUIT) && is_foreground() == Some(true)
-}
-
-fn forward(child: &ProcessIdentity, number: i32) {
-    let Some(signal) = Signal::from_named_raw(number) else {
-        return;
-    };
-    match process_signal::send(child, signal) {
-        Ok(_) => {}
-        Err(e) => log::warn!("signal {number} could not be passed on: {e}"),
+impl Line {
+    fn say(&self, event: EventLine) {
+        if let Err(error) = self.0.try_send(event) {
+            log::debug!("an event is not told: {error}");
+        }
     }
 }
 
-/// Waits for what came to us as a subreaper and has ended: the kernel lists that under the main thread, which calls this.
-///
-/// The command itself is the driver's to wait for, and is listed under the driver's thread.
-fn reap_strays(own: Option<u32>) {
-    let list = format!("/proc/self/task/{}/children", nix::unistd::gettid());
-    let Ok(children) = std::fs::read_to_string(list) else {
-        return;
-    };
-    for pid in children
-        .split_ascii_whitespace()
-        .filter_map(|pid| pid.parse::<u32>().ok())
-    {
-        if Some(pid) == own {
+/// Passes on what this process is told, until it is told nothing more.
+fn listen(signals: &mut Signals, foreground: &Foreground, told: &Told) {
+    for number in signals {
+        if number == SIGCHLD {
+            reap_strays();
             continue;
         }
+        if !matches!(number, SIGINT | SIGTERM | SIGQUIT | SIGHUP) {
+            foreground.signal(number);
+            continue;
+        }
+        // The first step of the stop passes it on: a command that died of it before the stop was known would be started again.
+        let before = told.to_end_by.swap(number, Ordering::SeqCst);
+        drop(if before == 0 {
+            foreground.stop()
+        } else {
+            foreground.kill()
+        });
+    }
+}
+
+/// What the one that supervises and the one that listens tell each other.
+#[derive(Debug, Default)]
+struct Told {
+    /// The signal that told us to end, 0 if none did.
+    to_end_by: AtomicI32,
+    /// The code that says why the command could not be started, 0 if it could.
+    not_started: AtomicU8,
+}
+
+impl Told {
+    /// The code of what happened last: as a shell would say it.
+    fn code_after(&self, outcome: &Outcome) -> u8 {
+        let not_started = self.not_started.load(Ordering::SeqCst);
+        let to_end_by = self.to_end_by.load(Ordering::SeqCst);
+        match outcome.shell_code() {
+            _ if not_started != 0 => not_started,
+            Some(code) => code,
+            // It was not even started yet.
+            None => u8::try_from(to_end_by)
+                .ok()
+                .filter(|number| *number != 0)
+                .map_or(ExitCode::Failed.code(), |number| 128 + number),
+        }
+    }
+}
+
+/// Returns the children of this process's first thread, to whom the kernel gives those of others.
+fn children() -> HashSet<u32> {
+    let own = std::process::id();
+    let list = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+    list.unwrap_or_default()
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// Waits for what came to us as a subreaper and has ended.
+///
+/// The command itself is the driver's to wait for, and is listed under the driver's thread.
+fn reap_strays() {
+    for pid in children() {
         let Ok(raw) = i32::try_from(pid) else {
             continue;
         };
@@ -217,35 +235,29 @@ fn reap_strays(own: Option<u32>) {
     }
 }
 
-struct Foreground {
+struct OneCommand {
     command: Vec<OsString>,
-    restart: Restart,
     rules: RuleSet,
     nonce: String,
+    /// The process that runs or ran last.
     child: Option<ProcessIdentity>,
-    /// The signal that told us to end, 0 if none did.
-    asked: Arc<AtomicI32>,
-    /// The code of the last ending.
-    last: u8,
-    tell: Box<dyn Fn(&EventLine) + Send>,
-    over: Sender<Word>,
+    /// The children that this process had before it was `wg`.
+    before: HashSet<u32>,
+    told: Arc<Told>,
+    tell: Line,
 }
 
-impl Foreground {
-    fn say(&self, word: Word) {
-        if self.over.send(word).is_err() {
-            log::debug!("nobody listens any more");
-        }
-    }
-}
-
-impl Host for Foreground {
+impl Host for OneCommand {
     fn prepare(
         &mut self,
         _unit: UnitId,
         _generation: Generation,
         _reason: StartReason,
     ) -> Prepared {
+        // The stop is on its way.
+        if self.told.to_end_by.load(Ordering::SeqCst) != 0 {
+            return Prepared::NotNeeded;
+        }
         let Some((program, arguments)) = self.command.split_first() else {
             return Prepared::Refused {
                 reason: "there is nothing to run".to_owned(),
@@ -259,19 +271,17 @@ impl Host for Foreground {
     }
 
     fn judge(&mut self, _unit: UnitId, ended: &Ended) -> Disposition {
-        self.child = None;
-        self.say(Word::Child(None));
         let mut seen = Observation::new(
             ended.status.map_or(Ending::Lost, Ending::from),
             ended.ran_for,
         );
-        if ended.stop_asked {
+        // The terminal tells the command at the same moment as this program, which may be slower.
+        if ended.stop_asked || self.told.to_end_by.load(Ordering::SeqCst) != 0 {
             seen.asked = Some(Asked::Stop);
         }
         let verdict = self.rules.classify(&seen);
-        self.last = code_of(ended.status);
         let line = EventLine::new(None, EventKind::Exited, format!("{} {verdict}", ended.pid));
-        (self.tell)(&EventLine {
+        self.tell.say(EventLine {
             pid: Some(ended.pid),
             verdict: Some(LastVerdict::of(&verdict, ended.pid).to_event()),
             ..line
@@ -281,61 +291,40 @@ impl Host for Foreground {
                 "ended `{}` (pid {}), left behind by {}",
                 process.name, process.pid, ended.pid
             );
-            (self.tell)(&EventLine {
+            self.tell.say(EventLine {
                 pid: Some(process.pid),
                 ..EventLine::new(None, EventKind::OrphanEnded, text)
             });
         }
-        match (wire::disposition(&verdict, None, None), self.restart) {
-            (Disposition::Requested, _) => Disposition::Requested,
-            (Disposition::Clean, Restart::OnFailure) | (_, Restart::Never) => Disposition::Finished,
-            (other, Restart::OnFailure | Restart::Always) => other,
-        }
+        wire::disposition(&verdict, None, None)
     }
 
     fn spawned(&mut self, _unit: UnitId, _generation: Generation, pid: u32, start_ticks: u64) {
-        let identity = ProcessIdentity {
+        self.child = Some(ProcessIdentity {
             pid,
             start_ticks: Some(start_ticks),
             boot_id: crate::clock::boot_id().map(str::to_owned),
+        });
+        self.told.not_started.store(0, Ordering::SeqCst);
+    }
+
+    fn spawn_error(&mut self, _unit: UnitId, program: &OsStr, error: &io::Error) -> SpawnFailure {
+        let failure = SpawnFailure::of(program, error);
+        let code = match &failure {
+            // As shells do: 127 for what is not there, 126 for what cannot be run.
+            SpawnFailure::Permanent { .. } if error.kind() == io::ErrorKind::NotFound => 127,
+            SpawnFailure::Permanent { .. } => 126,
+            SpawnFailure::Transient { .. } => ExitCode::System.code(),
         };
-        self.say(Word::Child(Some(identity.clone())));
-        self.child = Some(identity);
+        self.told.not_started.store(code, Ordering::SeqCst);
+        failure
     }
 
     fn notice(&mut self, _unit: UnitId, notice: &Notice) {
-        if let Notice::SpawnFailed { failure, .. } = notice {
-            self.last = match failure {
-                // As shells do: 127 for what is not there, 126 for what cannot be run.
-                SpawnFailure::Permanent { reason } if reason.contains("No such file") => 127,
-                SpawnFailure::Permanent { .. } => 126,
-                SpawnFailure::Transient { .. } => ExitCode::System.code(),
-            };
-        }
         if let Some(event) = notices::event(notice, "process", "", |kind, text| {
             EventLine::new(None, kind, text)
         }) {
-            (self.tell)(&event);
-        }
-        match notice {
-            Notice::Parked { .. } | Notice::Stopped | Notice::Finished => {
-                self.say(Word::Over(self.last));
-            }
-            Notice::Spawned { .. }
-            | Notice::Adopted { .. }
-            | Notice::SpawnFailed { .. }
-            | Notice::Exited { .. }
-            | Notice::Backoff { .. }
-            | Notice::Degraded { .. }
-            | Notice::BudgetWarning { .. }
-            | Notice::Held { .. }
-            | Notice::Contended { .. }
-            | Notice::HolderGone { .. }
-            | Notice::Unparked { .. }
-            | Notice::Idle
-            | Notice::WokenEarly { .. }
-            | Notice::NotNow { .. }
-            | Notice::Stopping { .. } => {}
+            self.tell.say(event);
         }
     }
 
@@ -347,10 +336,18 @@ impl Host for Foreground {
     }
 
     fn cooperate(&mut self, _unit: UnitId, step: Cooperation) -> bool {
-        // The signal that told us to end was passed on: the command knows.
-        step == Cooperation::Release
-            && self.child.is_some()
-            && self.asked.load(Ordering::SeqCst) != 0
+        let number = self.told.to_end_by.load(Ordering::SeqCst);
+        let (Cooperation::Release, Some(child), Some(signal)) =
+            (step, &self.child, Signal::from_named_raw(number))
+        else {
+            return false;
+        };
+        if !process_signal::told_by_the_terminal(number)
+            && let Err(e) = process_signal::send(child, signal)
+        {
+            log::warn!("signal {number} could not be passed on: {e}");
+        }
+        true
     }
 
     fn ladder(&mut self, _unit: UnitId) -> Ladder {
@@ -364,15 +361,12 @@ impl Host for Foreground {
             final_grace: Duration::from_secs(5),
         }
     }
-}
 
-fn code_of(status: Option<ExitStatus>) -> u8 {
-    let Some(status) = status else {
-        return ExitCode::Failed.code();
-    };
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(ExitCode::Failed.code())
+    fn owns_orphans(&mut self, _unit: UnitId) -> bool {
+        true
+    }
+
+    fn is_exempt(&mut self, pid: u32) -> bool {
+        self.before.contains(&pid)
+    }
 }

@@ -72,7 +72,7 @@ pub fn run(mut lock: DirLock, command: &[OsString], tell: impl Fn(&str)) -> Resu
         for heard in ears.listen() {
             if heard == SIGCHLD {
                 code = reap(leader).or(code);
-            } else if !told_by_the_terminal(heard) {
+            } else if !process_signal::told_by_the_terminal(heard) {
                 pass_on(leader, code.is_none(), heard);
             }
         }
@@ -186,12 +186,6 @@ fn names(processes: &[tree::Process]) -> String {
     names.join(", ")
 }
 
-/// Whether the command has this signal already: the terminal sends these two to its whole foreground group, ours and the command's.
-fn told_by_the_terminal(signal: i32) -> bool {
-    matches!(signal, SIGINT | SIGQUIT)
-        && nix::unistd::tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
-}
-
 /// Sends a signal to the command, if it still runs, and to everything of it that is in the group.
 fn pass_on(leader: u32, runs: bool, number: i32) {
     let Some(signal) = Signal::from_named_raw(number) else {
@@ -227,7 +221,7 @@ struct Ears {
 impl Ears {
     /// Starts to listen. A signal that the caller ignores, as `nohup` does, stays ignored, by the command too.
     fn open() -> io::Result<Self> {
-        let ignored = ignored();
+        let ignored = process_signal::ignored();
         let mut ears = Self {
             pipes: Vec::new(),
             registered: Vec::new(),
@@ -269,12 +263,4 @@ impl Drop for Ears {
             signal_hook::low_level::unregister(id);
         }
     }
-}
-
-/// Returns the signals that this process was started to ignore, one bit each; see `SigIgn` in proc(5).
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
 }

@@ -111,8 +111,8 @@ pub fn event(
             ..line(
                 EventKind::Backoff,
                 format!(
-                    "starts again in {} ({} {number})",
-                    clock::span(*delay),
+                    "starts again {} ({} {number})",
+                    pause(*delay),
                     account_name(*account)
                 ),
             )
@@ -253,13 +253,27 @@ pub fn account_name(account: Account) -> &'static str {
     }
 }
 
+/// How long a pause is, in words.
+fn pause(delay: Duration) -> String {
+    match delay.as_millis() {
+        0 => "at once".to_owned(),
+        millis @ 1..1_000 => format!("in {millis} ms"),
+        1_000.. => format!("in {}", clock::span(delay)),
+    }
+}
+
 /// Why something is parked, in a sentence.
 #[must_use]
 pub fn park_text(reason: &ParkReason) -> String {
     match reason {
         ParkReason::Permanent { reason } => reason.clone(),
         ParkReason::CrashLimit { crashes, last } => {
-            format!("it crashed {crashes} times; the last time it {last}")
+            let times = if *crashes == 1 {
+                "once; it".to_owned()
+            } else {
+                format!("{crashes} times; the last time it")
+            };
+            format!("it crashed {times} {last}")
         }
         ParkReason::Contended {
             holder, refusals, ..

@@ -5,6 +5,7 @@ mod code;
 mod crates;
 mod papers;
 mod sources;
+mod starters;
 mod topology;
 mod words;
 
@@ -103,10 +104,11 @@ fn folder(workspace: &Workspace, package: &Package) -> String {
 }
 
 fn check(workspace: &Workspace, tree: &Tree) -> Vec<Finding> {
-    let rules: [fn(&Workspace, &Tree) -> Vec<Finding>; 5] = [
+    let rules: [fn(&Workspace, &Tree) -> Vec<Finding>; 6] = [
         topology::check,
         crates::check,
         sources::check,
+        starters::check,
         words::check,
         papers::check,
     ];

@@ -11,9 +11,14 @@ use lab::faults::Fault;
 use lab::names;
 use lab::world::{self, Tally};
 
+/// So many seeds are run where no number is given.
+const MANY: u64 = 10_000;
+/// Each event, state and notice occurs at least so often in a run of [`MANY`] seeds.
+const MEANS_SOMETHING: u64 = 1_000;
+
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
-    let (mut seeds, mut first, mut happenings, mut tell) = (1_000_u64, 1_u64, 2_000_u32, false);
+    let (mut seeds, mut first, mut happenings, mut tell) = (MANY, 1_u64, 2_000_u32, false);
     while let Some(flag) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
         match flag.as_str() {
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let mut rare = Vec::new();
     let years = tally.simulated.as_secs_f64() / (365.25 * 86_400.0);
     report(&format!(
         "{seeds} seeds, {} events, {years:.1} simulated years, no rule broken",
@@ -62,13 +68,19 @@ fn main() -> ExitCode {
         ("notice", &names::NOTICES[..], &tally.notices),
     ] {
         for name in all {
-            report(&format!(
-                "{kind:7} {name:20} {:>12}",
-                counts.get(name).unwrap_or(&0)
-            ));
+            let count = counts.get(name).copied().unwrap_or(0);
+            report(&format!("{kind:7} {name:20} {count:>12}"));
+            if count < MEANS_SOMETHING {
+                rare.push(*name);
+            }
         }
     }
-    ExitCode::SUCCESS
+    // A thing that hardly ever happened is a thing about which nothing was shown.
+    if rare.is_empty() || seeds < MANY {
+        return ExitCode::SUCCESS;
+    }
+    report(&format!("too rare to mean anything: {}", rare.join(", ")));
+    ExitCode::FAILURE
 }
 
 /// Shows that each rule has a machine that breaks it, and who catches that.

@@ -84,6 +84,7 @@ impl<H: Host> Core<H> {
         if run.gone_at.is_none() {
             run.gone_at = Some(clock::now());
         }
+        run.look();
         // The descriptor stays readable from now on and has nothing more to say.
         if let Some(token) = run.token.take()
             && let Some(descriptor) = run.descriptor.take()
@@ -408,9 +409,16 @@ impl<H: Host> Core<H> {
         let now = clock::now();
         if let Some(child) = &mut run.child {
             match child.try_wait() {
-                Ok(status) => run.status = status,
-                // Somebody else in this program waits for strangers' children.
-                Err(error) => log::warn!("the status of pid {} is lost: {error}", run.pid),
+                Ok(Some(status)) => run.status = Some(status),
+                // A debugger that follows it is told first, and has not listened yet.
+                Ok(None) if now.since(run.gone_at.unwrap_or(now)) < REAPED_WITHIN => {
+                    self.set_run_timer(unit, Some(now + LOOK_AGAIN));
+                    return;
+                }
+                Ok(None) => log::warn!("pid {} cannot be reaped", run.pid),
+                // Somebody else in this program waits for strangers' children. What
+                // was seen before that stands.
+                Err(error) => log::warn!("pid {} was reaped by another: {error}", run.pid),
             }
             self.finish(unit);
             return;

@@ -15,7 +15,8 @@ use crate::{Disposition, Generation, Machine, Notice, ParkReason, SpawnFailure, 
 /// When a command is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// After every ending that is not a success.
+    /// After every ending that is not a success; that somebody else ended it is
+    /// none.
     OnFailure,
     /// After every ending.
     Always,
@@ -114,6 +115,15 @@ impl Foreground {
         }
     }
 
+    /// Waits for the outcome, however long it takes. After an outcome there is no
+    /// other.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+            .recv()
+            .unwrap_or(Outcome::Done { status: None })
+    }
+
     /// Returns the handle of the driver, for everything else.
     #[must_use]
     pub fn handle(&self) -> &Handle {
@@ -151,9 +161,9 @@ impl<H: Host> OneUnit<H> {
                 Disposition::Clean
                 | Disposition::Requested
                 | Disposition::Released
-                | Disposition::IdleLeft
-                | Disposition::ExternalStop { .. } => Disposition::Finished,
+                | Disposition::IdleLeft => Disposition::Finished,
                 failure @ (Disposition::Finished
+                | Disposition::ExternalStop { .. }
                 | Disposition::Memory { .. }
                 | Disposition::Contention { .. }
                 | Disposition::Permanent { .. }
@@ -214,6 +224,10 @@ impl<H: Host> Host for OneUnit<H> {
 
     fn ladder(&mut self, unit: UnitId) -> Ladder {
         self.host.ladder(unit)
+    }
+
+    fn owns_orphans(&mut self, unit: UnitId) -> bool {
+        self.host.owns_orphans(unit)
     }
 
     fn is_exempt(&mut self, pid: u32) -> bool {

@@ -95,6 +95,7 @@ impl<H: Host> Core<H> {
         self.leaders.insert(pid);
         let marker = self.host.marker(unit);
         let mut run = Run::new(pid, start_ticks, generation, clock::now(), marker);
+        run.orphans = self.host.owns_orphans(unit);
         run.child = Some(child);
         run.descriptor = Some(descriptor);
         run.token = Some(token);
@@ -150,6 +151,7 @@ impl<H: Host> Core<H> {
         }
         let marker = self.host.marker(unit);
         let mut run = Run::new(pid, start_ticks, generation, since, marker);
+        run.orphans = self.host.owns_orphans(unit);
         run.descriptor = descriptor;
         run.token = token;
         if let Some(entry) = self.units.get_mut(&unit) {

@@ -1,8 +1,10 @@
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 
 use crossbeam_channel::Sender;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::handle::Down;
 use super::host::Ladder;
@@ -46,6 +48,8 @@ pub(super) struct Run {
     pub(super) stage: Stage,
     pub(super) ladder: Option<Ladder>,
     pub(super) marker: Option<Marker>,
+    /// Whether what comes to this process from a dead parent is this unit's.
+    pub(super) orphans: bool,
     pub(super) sweep: Option<Sweep>,
     /// Descriptors of what was killed and is not gone yet, by their tokens.
     pub(super) dying: HashMap<u64, OwnedFd>,
@@ -103,6 +107,7 @@ impl Run {
             stage: Stage::Up,
             ladder: None,
             marker,
+            orphans: false,
             sweep: None,
             dying: HashMap::new(),
             timer: None,
@@ -110,6 +115,23 @@ impl Run {
             asked: 0,
             report: Report::default(),
             status: None,
+        }
+    }
+
+    /// Looks at how a child ended and leaves it as it is: until it is reaped, which is
+    /// when everything that it left behind is gone, nobody else can get its pid or
+    /// make a group of that name.
+    pub(super) fn look(&mut self) {
+        if self.child.is_none() {
+            return;
+        }
+        let Some(descriptor) = &self.descriptor else {
+            return;
+        };
+        let looks = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        match waitid(WaitId::PidFd(descriptor.as_fd()), looks) {
+            Ok(seen) => self.status = seen.and_then(|seen| wait_status(&seen)),
+            Err(error) => log::debug!("failed to look at pid {}: {error}", self.pid),
         }
     }
 
@@ -121,8 +143,21 @@ impl Run {
             pinned: self.child.is_some() || self.gone_at.is_none(),
             floor: self.start_ticks,
             marker: self.marker.clone(),
+            orphans: self.orphans,
         }
     }
+}
+
+/// Puts what waitid(2) tells in pieces into the one number of wait(2).
+fn wait_status(seen: &WaitIdStatus) -> Option<ExitStatus> {
+    const CORE: i32 = 0x80;
+    let raw = match (seen.exit_status(), seen.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) if seen.dumped() => signal | CORE,
+        (None, Some(signal)) => signal,
+        (None, None) => return None,
+    };
+    Some(ExitStatus::from_raw(raw))
 }
 
 #[cfg(test)]

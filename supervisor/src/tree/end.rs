@@ -41,6 +41,7 @@ pub fn end(
         pinned: false,
         floor,
         marker: marker.cloned(),
+        orphans: false,
     };
     let mut sweep = Sweep::new(target);
     let until = clock::now() + within;

@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) floor: u64,
     /// What its descendants carry.
     pub(crate) marker: Option<Marker>,
+    /// Whether every other child of this process, which the kernel handed to it, is one.
+    pub(crate) orphans: bool,
 }
 
 /// Where the sweep stands.
@@ -253,6 +255,9 @@ impl Sweep {
                 queue.extend(table.members_of(pid));
             }
         }
+        if self.target.orphans {
+            queue.extend(table.children_of(std::process::id()));
+        }
         queue.extend(self.known.values().filter_map(|process| {
             let entry = table.get(process.pid)?;
             (entry.start == process.start).then_some(entry.pid)
@@ -309,6 +314,7 @@ mod tests {
             pinned: true,
             floor: 10,
             marker: None,
+            orphans: false,
         }
     }
 
@@ -419,6 +425,27 @@ mod tests {
                 .iter()
                 .any(|order| [own, 900_107].contains(&order.process.pid))
         );
+    }
+
+    #[test]
+    fn children_that_came_to_this_process_are_victims_only_of_a_target_that_owns_them() {
+        let own = std::process::id();
+        let table = Table::from_entries([
+            entry(own, 1, own, 1),
+            entry(900_110, own, 900_110, 9),
+            entry(900_111, own, 900_111, 15),
+            entry(900_112, 900_111, 900_112, 16),
+        ]);
+        let mut sweep = Sweep::new(target(900_100));
+        assert_eq!(sweep.pass(&table, &mut |_| false).0, []);
+        let mut sweep = Sweep::new(Target {
+            orphans: true,
+            ..target(900_100)
+        });
+        let (orders, _) = sweep.pass(&table, &mut |_| false);
+        let mut frozen = pids(&orders, OrderKind::Freeze);
+        frozen.sort_unstable();
+        assert_eq!(frozen, [900_111, 900_112], "the one from before stays");
     }
 
     #[test]

@@ -6,5 +6,6 @@ mod common;
 mod foreground;
 mod hostile;
 mod ordinary;
+mod pinned;
 mod successor;
 mod trees;

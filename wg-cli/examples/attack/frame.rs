@@ -215,7 +215,7 @@ impl Attack {
     }
 }
 
-fn text_of(file: &mut fs::File) -> io::Result<String> {
+pub(crate) fn text_of(file: &mut fs::File) -> io::Result<String> {
     use std::io::Seek;
     let mut bytes = Vec::new();
     file.rewind()?;

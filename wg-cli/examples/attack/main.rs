@@ -20,6 +20,7 @@ mod disk;
 mod frame;
 mod life;
 mod lock;
+mod run;
 
 use std::io;
 use std::path::Path;
@@ -35,7 +36,11 @@ type Part = fn(&mut Attack) -> io::Result<()>;
 type Victim = fn(&Path) -> ExitCode;
 
 /// What can be attacked.
-const PARTS: [(&str, Part); 2] = [("lock", lock::attack), ("life", life::attack)];
+const PARTS: [(&str, Part); 3] = [
+    ("lock", lock::attack),
+    ("life", life::attack),
+    ("run", run::attack),
+];
 
 /// What this program is when it is started by itself, by its first argument; the second is a folder of the part's choice.
 const VICTIMS: [(&str, Victim); 1] = [("inside", lock::inside::main)];

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use supervisor::{Policy, ValidPolicy};
+use supervisor::{Policy, Restart, ValidPolicy};
 
 use super::args::{RestartWhen, Run};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::foreground::{self, Restart, RunOptions};
+use crate::foreground::{self, RunOptions};
 use crate::names::EventKind;
 use crate::report::Report;
 use crate::store::config::Config;

@@ -203,7 +203,12 @@ pub(super) fn words(known: &Known) -> Explanation {
             .as_deref()
             .map(|reason| format!(", started for: {reason}"))
             .unwrap_or_default();
-        fact("handler", format!("pid {pid}{reason}"));
+        let adopted = if known.state == ChatState::Adopted {
+            ", started by an earlier daemon and taken over"
+        } else {
+            ""
+        };
+        fact("handler", format!("pid {pid}{reason}{adopted}"));
     }
     fact("agent", known.agent.clone());
     if known.unread > 0 || known.consumers > 0 {
@@ -239,6 +244,16 @@ pub(super) fn words(known: &Known) -> Explanation {
     {
         fact("said", line.trim().to_owned());
     }
+    // A handler that leaves because of its agent says no more than that; what the agent did is the cause.
+    let failed = known
+        .last
+        .as_ref()
+        .filter(|last| matches!(last.counts.as_str(), "permanent" | "dependency" | "crash"));
+    if let Some(agent) = failed.and_then(|last| last.evidence.get("agent"))
+        && let Some(agent) = agent.as_str()
+    {
+        fact("because", format!("its agent: {agent}"));
+    }
     let decided = |what: &str, at: Option<Timestamp>| {
         let by = known.record.wish_actor.as_deref().unwrap_or("somebody");
         let when = at
@@ -261,8 +276,20 @@ pub(super) fn words(known: &Known) -> Explanation {
                     .to_owned(),
             )
         }
-        ChatState::Starting => ("starting", "its handler is being started".to_owned()),
-        ChatState::Queued => ("queued", "its turn waits for a slot".to_owned()),
+        ChatState::Starting => {
+            can(format!("wg chat stop {chat}"), "leave it down");
+            (
+                "starting",
+                "its handler takes the session, then it answers".to_owned(),
+            )
+        }
+        ChatState::Queued => {
+            can(format!("wg chat interrupt {chat}"), "give the turn up");
+            (
+                "queued: its turn waits for a slot",
+                "its turn begins when another one ends".to_owned(),
+            )
+        }
         ChatState::Idle => {
             can(format!("wg chat send {chat} TEXT"), "give it work");
             (

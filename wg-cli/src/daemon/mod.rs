@@ -59,6 +59,7 @@ use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
 use crate::store::events::EventLine;
+use crate::store::exit_record::ExitRecord;
 use crate::store::graph::{ChatId, ChatTask, Graph};
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
@@ -97,6 +98,8 @@ struct Entry {
     reason: Option<StartReason>,
     /// Its handler, while the driver has one.
     handler: Option<u32>,
+    /// Whether that handler has had the session, as far as was seen.
+    serves: bool,
     /// Whether the driver has a unit for it.
     has_unit: bool,
     /// The last reply that was seen, to tell a finished turn from other changes of the outbox.
@@ -340,6 +343,7 @@ impl Daemon {
                     last,
                     reason: None,
                     handler: None,
+                    serves: false,
                     has_unit: false,
                     replies: 0,
                 },
@@ -367,7 +371,10 @@ impl Daemon {
                 ..EventLine::new(Some(chat), EventKind::OrphanEnded, text)
             });
         }
-        let last = LastVerdict::of(verdict, ended.pid);
+        let mut last = LastVerdict::of(verdict, ended.pid);
+        if let Some(agent) = self.agent_ending(chat, ended.pid) {
+            last.evidence.insert("agent".to_owned(), agent.into());
+        }
         log::info!(
             "Coordinator-{}: nex subprocess exited (pid {}): {}",
             chat.0,
@@ -384,6 +391,16 @@ impl Daemon {
         });
     }
 
+    /// How the last agent of this handler ended, as the handler noted it before it left.
+    fn agent_ending(&self, chat: ChatId, pid: u32) -> Option<String> {
+        let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
+        let note = ExitRecord::read(&dir).ok().flatten()?;
+        // A number comes back; the nonce of a spawn does not.
+        let spawn = ChatRecord::load(&self.workspace, chat).ok()?.spawn?;
+        let is_its = note.pid == pid && note.nonce.as_deref() == Some(spawn.nonce.as_str());
+        note.agent.filter(|_| is_its).map(|agent| agent.ending)
+    }
+
     /// Takes note of what a machine has to tell.
     fn notice(&self, chat: ChatId, notice: &Notice) {
         let reason = {
@@ -392,6 +409,7 @@ impl Daemon {
             if let Some(entry) = entry {
                 if let Notice::Spawned { pid, .. } | Notice::Adopted { pid, .. } = notice {
                     entry.handler = Some(*pid);
+                    entry.serves = matches!(notice, Notice::Adopted { .. });
                 } else if let Notice::Exited { .. } = notice {
                     entry.handler = None;
                 }
@@ -424,7 +442,12 @@ impl Daemon {
             Changed::Inbox => self.inbox_changed(chat),
             Changed::Outbox => self.outbox_changed(chat),
             // A record is published by whoever has just taken the session.
-            Changed::Lock => self.start_is_over(chat),
+            Changed::Lock => {
+                if let Some(entry) = self.chats.lock().get_mut(&chat) {
+                    entry.serves = true;
+                }
+                self.start_is_over(chat);
+            }
             // The handler's matter alone.
             Changed::Release => {}
             Changed::Marker | Changed::Anything => {

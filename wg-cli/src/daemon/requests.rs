@@ -24,6 +24,7 @@ use crate::ops::{ChatChange, PurgeOptions, SendOptions, ServiceStatus};
 use crate::store::config::Config;
 use crate::store::files::Durability;
 use crate::store::graph::{ChatId, Graph};
+use crate::store::resolve::{self, Make};
 
 /// How long the ladder of one chat may take, beyond its own graces.
 const LADDER: Duration = Duration::from_secs(120);
@@ -625,9 +626,28 @@ impl Daemon {
         let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
         if matches!(state, ChatState::Running | ChatState::Adopted) && self.turns.is_waiting(chat) {
             ChatState::Queued
+        } else if state == ChatState::Running && !self.serves(chat) {
+            ChatState::Starting
         } else {
             state
         }
+    }
+
+    /// Whether the handler of this chat has had the session: until then it is being started.
+    fn serves(&self, chat: ChatId) -> bool {
+        let (serves, handler) = {
+            let chats = self.chats.lock();
+            let Some(entry) = chats.get(&chat) else {
+                return false;
+            };
+            (entry.serves, entry.handler)
+        };
+        // The notice of its lock may be on its way, or be missed where too many are watched.
+        let has_it = || {
+            let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
+            explain::live_holder(&dir).map(|holder| holder.pid)
+        };
+        serves || has_it().is_some_and(|pid| Some(pid) == handler)
     }
 }
 

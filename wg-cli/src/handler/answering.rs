@@ -60,7 +60,10 @@ impl Handler<'_> {
             verdict.cause,
             report.ending
         );
-        self.ledger.agent_ending = Some(report.ending.to_string());
+        self.ledger.agent_ending = Some(match &report.not_started {
+            Some(why) => why.clone(),
+            None => report.ending.to_string(),
+        });
         self.note_memory(&report);
         if !report.survivors.is_empty() {
             log::error!(

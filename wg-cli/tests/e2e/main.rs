@@ -19,6 +19,8 @@ mod memory;
 mod process;
 mod purge;
 mod real_agents;
+mod run;
+mod states;
 mod verbs;
 mod waking;
 mod world;

@@ -195,12 +195,8 @@ impl World {
     /// Starts `wg` with pipes, to be talked to.
     pub(crate) fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Running {
         let mut command = self.command(WG);
-        command
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Running::new(command.spawn().unwrap(), describe(args))
+        command.args(args);
+        Running::of(command)
     }
 
     pub(crate) fn run(mut command: Command, stdin: &[u8]) -> Done {
@@ -362,6 +358,16 @@ impl Running {
         }
     }
 
+    /// Starts a command with pipes, to be talked to.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let what = describe(&command.get_args().collect::<Vec<_>>());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self::new(command.spawn().unwrap(), what)
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
@@ -488,7 +494,7 @@ fn tools() -> &'static [(&'static str, PathBuf)] {
     TOOLS.get_or_init(|| {
         let names = [
             "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "id", "ln", "mkdir",
-            "mkfifo", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
+            "env", "mkfifo", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
         ];
         let find = |name: &'static str| {
             let found = on_path(name);

@@ -1,0 +1,203 @@
+//! `wg run`: what it leaves with, what it passes on, and that nothing of a command survives it, however hostile it is.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::process::{Process, wait_gone};
+use crate::world::{Running, WG, World};
+
+/// Starts `wg run` of a shell script with these flags and waits for the script's first line.
+#[track_caller]
+fn running(world: &World, flags: &[&str], script: &str) -> Running {
+    let mut running = world.start(&[&["run"], flags, &["--", "sh", "-c", script]].concat());
+    assert_eq!(running.line(), "ready");
+    running
+}
+
+fn tell(running: &Running, signal: Signal) {
+    kill(Pid::from_raw(running.pid()), signal).unwrap();
+}
+
+/// Processes whose command line has this word, whatever their environment: a number that only this test sleeps for.
+fn with_word(word: &str) -> Vec<Process> {
+    let all = Process::all().into_iter();
+    all.filter(|process| process.command_line.iter().any(|own| own == word))
+        .collect()
+}
+
+/// Writes a policy under which nothing is waited for.
+fn eager(world: &World) {
+    let text =
+        "[supervisor]\nbackoff_first = \"0s\"\nbackoff_cap = \"0s\"\nunsafe_no_backoff = true\n";
+    fs::write(world.path("eager.toml"), text).unwrap();
+}
+
+#[test]
+fn it_leaves_with_the_last_code_as_a_shell_would_say_it() {
+    let world = World::new();
+    fs::write(world.path("file"), "").unwrap();
+    let never = ["--restart", "never"];
+    for (flags, command, code) in [
+        (&[][..], &["true"][..], 0),
+        (&never, &["sh", "-c", "exit 9"], 9),
+        (&never, &["sh", "-c", "kill -SEGV $$"], 139),
+        (&["--max-crashes", "1"], &["sh", "-c", "exit 78"], 78),
+        (&[], &["/nowhere/at/all"], 127),
+        (&[], &[""], 127),
+        (&[], &["./file"], 126),
+        (&[], &["/"], 126),
+        (&["--policy", "/nowhere"], &["true"], 78),
+        (&["--max-crashes", "99999999999"], &["true"], 2),
+    ] {
+        let done = world.wg(&[&["run"], flags, &["--"], command].concat());
+        done.with_code(code);
+        assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_named_with_the_reason_and_not_tried_again() {
+    let world = World::new();
+    let done = world.wg(&["run", "--events", "--", "/nowhere/at/all"]);
+    done.with_code(127);
+    let events: Vec<Value> = done
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["spawn_failed", "parked", "stopped"]);
+    assert!(done.stderr.contains("/nowhere/at/all"), "{}", done.stderr);
+}
+
+#[test]
+fn a_command_that_is_told_to_end_dies_of_that_signal_and_is_not_started_again() {
+    // Its death and the stop come in the same millisecond; whichever is seen first, the reason is the stop.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for _ in 0..5 {
+            let world = World::new();
+            let one = running(&world, &["--events"], "echo ready; exec sleep 600");
+            tell(&one, signal);
+            let done = one.finish();
+            done.with_code(128 + signal as i32);
+            assert_eq!(
+                done.stderr.matches("\"spawned\"").count(),
+                1,
+                "{}",
+                done.stderr
+            );
+            assert!(done.stderr.contains("stop_asked"), "{}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn other_signals_are_passed_on_and_end_nothing() {
+    let world = World::new();
+    let script = "trap 'echo heard; exit 0' USR1; echo ready; while :; do sleep 0.01; done";
+    let mut one = running(&world, &[], script);
+    tell(&one, Signal::SIGUSR1);
+    assert_eq!(one.line(), "heard");
+    one.finish().ok();
+}
+
+#[test]
+fn what_the_caller_ignores_stays_ignored() {
+    let world = World::new();
+    let mut shell = world.command("sh");
+    let script = format!(
+        "trap '' HUP; exec '{WG}' run -- sh -c 'trap \"echo heard\" USR1; echo ready; while :; do sleep 0.01; done'"
+    );
+    shell.args(["-c", &script]);
+    let mut one = Running::of(shell);
+    assert_eq!(one.line(), "ready");
+    tell(&one, Signal::SIGHUP);
+    tell(&one, Signal::SIGUSR1);
+    assert_eq!(one.line(), "heard", "it runs on, as under nohup");
+    tell(&one, Signal::SIGTERM);
+    one.finish().with_code(143);
+}
+
+#[test]
+fn told_twice_it_ends_everything_at_once_and_nobody_survives() {
+    let world = World::new();
+    let word = format!("600.{}", std::process::id());
+    // Fifty children, a session of its own, a double fork, and one that scrubbed its environment as well; none hears SIGTERM.
+    let script = format!(
+        "trap '' TERM HUP INT
+         i=0; while [ $i -lt 50 ]; do sleep {word} & i=$((i+1)); done
+         setsid sh -c 'sleep {word} & : >a; sleep {word}' &
+         (setsid sh -c 'sleep {word} & : >b; sleep {word}' &)
+         (env -i setsid sh -c 'sleep {word} & : >c; sleep {word}' >/dev/null 2>&1 </dev/null &)
+         while ! [ -e a -a -e b -a -e c ]; do sleep 0.01; done
+         echo ready; while :; do sleep {word}; done"
+    );
+    let one = running(&world, &[], &script);
+    tell(&one, Signal::SIGTERM);
+    tell(&one, Signal::SIGINT);
+    one.finish().with_code(137);
+    let left = with_word(&word);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_a_run_leaves_behind_is_gone_before_the_next_run_and_named() {
+    let world = World::new();
+    eager(&world);
+    let word = format!("601.{}", std::process::id());
+    // The second run counts what it finds of the first, whose children left their parent, their session and their environment.
+    let script = format!(
+        "[ -e second ] && exit 0; touch second
+         (env -i setsid sh -c 'echo up >up; exec sleep {word}' >/dev/null 2>&1 </dev/null &)
+         (setsid sleep {word} >/dev/null 2>&1 </dev/null &)
+         while [ ! -e up ]; do sleep 0.01; done; exit 3"
+    );
+    let done = world.wg(&["run", "--policy", "eager.toml", "--", "sh", "-c", &script]);
+    done.ok();
+    assert!(with_word(&word).is_empty(), "{:?}", with_word(&word));
+    assert!(done.stderr.contains("left behind by"), "{}", done.stderr);
+}
+
+#[test]
+fn a_grandchild_that_holds_standard_output_keeps_nobody_waiting() {
+    let world = World::new();
+    let done = world.wg(&["run", "--", "sh", "-c", "sleep 600 & echo done"]);
+    assert_eq!(done.ok().stdout, "done\n");
+}
+
+#[test]
+fn a_child_that_was_there_before_is_not_its_own() {
+    let world = World::new();
+    let script = format!("sleep 600 & echo $!; exec '{WG}' run -- true");
+    let mut shell = world.command("sh");
+    shell.args(["-c", &script]);
+    let mut one = Running::of(shell);
+    let pid: i32 = one.line().parse().unwrap();
+    let wg = one.pid();
+    wait_gone(wg);
+    assert!(Process::look_at(pid).is_some_and(|it| it.command_line[0] == "sleep"));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_gone(pid);
+    one.finish().ok();
+}
+
+#[test]
+fn a_reader_of_the_events_who_does_not_read_delays_nothing_that_is_supervised() {
+    let world = World::new();
+    eager(&world);
+    let script = "echo x >>runs; exit 1";
+    let flags = ["--events", "--max-crashes", "0", "--policy", "eager.toml"];
+    let one = world.start(&[&["run"], &flags[..], &["--", "sh", "-c", script]].concat());
+    // More than a pipe holds, and more than are kept for the reader.
+    world.wait_for_file("runs", |text| text.len() > 2 * 1_500);
+    tell(&one, Signal::SIGTERM);
+    // Its end is waited for before anything is read.
+    wait_gone(one.pid());
+    assert!(one.finish().code() < 256);
+}
