@@ -130,6 +130,7 @@ impl Policy {
                 return Err(PolicyError::new(field, budget, "at most 10000"));
             }
         }
+        self.check_rates()?;
         Ok(ValidPolicy(Arc::new(self)))
     }
 
@@ -141,6 +142,7 @@ impl Policy {
             ("memory_pause", self.memory_pause),
             ("dependency_first", self.dependency_first),
             ("dependency_cap", self.dependency_cap),
+            ("release_pause", self.release_pause),
         ];
         for (field, pause) in pauses {
             self.check_pause(field, pause)?;
@@ -155,13 +157,12 @@ impl Policy {
         for pause in &self.contention_pauses {
             self.check_pause("contention_pauses", *pause)?;
         }
-        for (field, pause) in [
-            ("contention_probe", self.contention_probe),
-            ("release_pause", self.release_pause),
-        ] {
-            if pause > LONGEST {
-                return Err(PolicyError::new(field, Shown(pause), "at most a week"));
-            }
+        if self.contention_probe > LONGEST {
+            return Err(PolicyError::new(
+                "contention_probe",
+                Shown(self.contention_probe),
+                "at most a week",
+            ));
         }
         if self.contention_probe > Duration::ZERO && self.contention_probe < Duration::from_secs(1)
         {
@@ -202,6 +203,26 @@ impl Policy {
         Ok(())
     }
 
+    /// What is free of a pause is no more than the shortest pause would allow: clean
+    /// restarts within their budget, and crashes within theirs, whose pauses a message
+    /// may cut short.
+    fn check_rates(&self) -> Result<(), PolicyError> {
+        for (field, budget, window) in [
+            ("crash_soft", self.crash_soft, self.crash_window),
+            ("clean_budget", self.clean_budget, self.clean_window),
+        ] {
+            let paced = window.as_millis() / SHORTEST.as_millis();
+            if u128::from(budget) > paced.min(MOST_AT_ONCE) && !self.unsafe_no_backoff {
+                return Err(PolicyError::new(
+                    field,
+                    budget,
+                    "at most 100, and 10 for each second of its window, unless `unsafe_no_backoff` is true",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check_windows(&self) -> Result<(), PolicyError> {
         let spans = [
             ("stable_after", self.stable_after),
@@ -223,6 +244,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Each counted ending costs eight bytes for the length of its window.
 const MOST_COUNTED: u32 = 10_000;
+/// At most so many starts of a window are free of a pause.
+const MOST_AT_ONCE: u128 = 100;
 
 /// A policy whose fields have been checked. Clones share one allocation.
 #[derive(Clone, Debug, PartialEq)]
@@ -324,6 +347,14 @@ mod tests {
         refused(
             |p| p.clean_budget = 20_000,
             "`clean_budget` is 20000, allowed is at most 10000",
+        );
+        refused(
+            |p| p.clean_budget = 101,
+            "`clean_budget` is 101, allowed is at most 100, and 10 for each second of its window, unless `unsafe_no_backoff` is true",
+        );
+        refused(
+            |p| p.release_pause = Duration::ZERO,
+            "`release_pause` is 0s, allowed is at least 100ms, unless `unsafe_no_backoff` is true",
         );
         refused(
             |p| p.contention_pauses.clear(),

@@ -47,7 +47,9 @@ impl Host for LeavesSomebody {
     fn is_exempt(&mut self, _: u32) -> bool {
         let (pid, start) = self.leader.expect("because it was started");
         let is_zombie = tree::start_ticks(pid) == Some(start) && !tree::is_alive(pid, start);
-        drop(self.zombie.send(is_zombie));
+        self.zombie
+            .send(is_zombie)
+            .expect("because the test listens");
         if is_zombie && self.meanwhile == Meanwhile::Reap {
             self.meanwhile = Meanwhile::Nothing;
             reap(pid);

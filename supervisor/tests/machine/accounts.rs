@@ -37,6 +37,7 @@ fn the_thirty_third_doubling_does_not_overflow() {
     let mut subject = Subject::with(|policy| {
         policy.crash_soft = 1_000;
         policy.crash_hard = 0;
+        policy.unsafe_no_backoff = true;
     });
     subject.start();
     for _ in 0..80 {

@@ -1,6 +1,7 @@
 //! The machine, told what happened and when.
 
 mod accounts;
+mod extremes;
 mod holders;
 mod incident;
 mod sequences;

@@ -10,31 +10,31 @@ use rustix::process::Signal;
 
 use crate::frame::{Attack, HUNG, pause, text_of};
 
-/// What a command does before it says that it is up. `W` is a number of seconds that only this round sleeps for.
+/// What a command does before it says that it is up. `@` is a number of seconds that only this round sleeps for.
 const TRICKS: [(&str, &str); 10] = [
     ("nothing", ""),
     (
         "fifty forks",
-        "i=0; while [ $i -lt 50 ]; do sleep W & i=$((i+1)); done",
+        "i=0; while [ $i -lt 50 ]; do sleep @ & i=$((i+1)); done",
     ),
-    ("a session of its own", "setsid sh -c 'sleep W & sleep W' &"),
-    ("a double fork", "(setsid sh -c 'sleep W & sleep W' &)"),
-    ("deaf", "trap '' TERM INT HUP; sleep W &"),
+    ("a session of its own", "setsid sh -c 'sleep @ & sleep @' &"),
+    ("a double fork", "(setsid sh -c 'sleep @ & sleep @' &)"),
+    ("deaf", "trap '' TERM INT HUP; sleep @ &"),
     (
         "a scrubbed environment",
-        "(env -i setsid sh -c 'sleep W & sleep W' >/dev/null 2>&1 </dev/null &)",
+        "(env -i setsid sh -c 'sleep @ & sleep @' >/dev/null 2>&1 </dev/null &)",
     ),
-    ("output held", "sleep W & setsid sleep W &"),
+    ("output held", "sleep @ & setsid sleep @ &"),
     (
         "a parent that is killed",
-        "sh -c 'sleep W & setsid sleep W & kill -9 $$'",
+        "sh -c 'sleep @ & setsid sleep @ & kill -9 $$'",
     ),
     (
         "a subreaper that is killed",
-        "PATH=\"$PWD:$PATH\" wg run -- sh -c '(setsid sleep W &); : >sub; sleep W' & S=$!
+        "PATH=\"$PWD:$PATH\" wg run -- sh -c '(setsid sleep @ &); : >sub; sleep @' & S=$!
          while [ ! -e sub ]; do sleep 0.01; done; kill -9 $S",
     ),
-    ("a stopped child", "sleep W & kill -STOP $!"),
+    ("a stopped child", "sleep @ & kill -STOP $!"),
 ];
 
 /// How the round ends.
@@ -76,10 +76,10 @@ fn round(attack: &mut Attack) -> io::Result<()> {
     let last = match end {
         End::Leaves(code) => format!("exit {code}"),
         End::Killed => "kill -9 $$".to_owned(),
-        End::Told(_) => "while :; do sleep W; done".to_owned(),
+        End::Told(_) => "while :; do sleep @; done".to_owned(),
         End::Both => "exit 7".to_owned(),
     };
-    let script = format!("{script}\n{also}\n: >up\n{last}\n").replace('W', &word);
+    let script = format!("{script}\n{also}\n: >up\n{last}\n").replace('@', &word);
     fs::write(folder.join("script"), script)?;
     std::os::unix::fs::symlink(std::env::current_exe()?, folder.join("wg"))?;
     let what = format!("`wg run` with {trick}, {other}, {end:?}");
@@ -129,7 +129,8 @@ fn check(attack: &mut Attack, what: &str, end: End, status: Option<ExitStatus>, 
         End::Leaves(0) => (&[0], &["clean_exit"]),
         End::Leaves(_) => (&[7], &["unknown_ending", "runtime_error"]),
         End::Killed => (&[137], &["killed"]),
-        End::Told(Signal::INT) => (&[130, 137], &["stop_asked"]),
+        // A shell leaves by SIGINT only with what it waits for; SIGTERM comes next.
+        End::Told(Signal::INT) => (&[130, 137, 143], &["stop_asked"]),
         End::Told(_) => (&[143, 137], &["stop_asked"]),
         // Whichever was first.
         End::Both => (
@@ -199,7 +200,7 @@ fn sleepers(word: &str) -> Vec<String> {
             line.starts_with("sleep")
                 .then_some(line)
                 .filter(|line| line.contains(word))
-                .map(|line| format!("{:?} ({line})", entry.file_name()))
+                .map(|line| format!("{} ({line})", entry.file_name().display()))
         })
         .collect()
 }

@@ -22,9 +22,9 @@ fn tell(running: &Running, signal: Signal) {
 }
 
 /// Processes whose command line has this word, whatever their environment: a number that only this test sleeps for.
-fn with_word(word: &str) -> Vec<Process> {
+fn sleepers(nap: &str) -> Vec<Process> {
     let all = Process::all().into_iter();
-    all.filter(|process| process.command_line.iter().any(|own| own == word))
+    all.filter(|process| process.command_line.iter().any(|word| word == nap))
         .collect()
 }
 
@@ -127,22 +127,22 @@ fn what_the_caller_ignores_stays_ignored() {
 #[test]
 fn told_twice_it_ends_everything_at_once_and_nobody_survives() {
     let world = World::new();
-    let word = format!("600.{}", std::process::id());
+    let nap = format!("600.{}", std::process::id());
     // Fifty children, a session of its own, a double fork, and one that scrubbed its environment as well; none hears SIGTERM.
     let script = format!(
         "trap '' TERM HUP INT
-         i=0; while [ $i -lt 50 ]; do sleep {word} & i=$((i+1)); done
-         setsid sh -c 'sleep {word} & : >a; sleep {word}' &
-         (setsid sh -c 'sleep {word} & : >b; sleep {word}' &)
-         (env -i setsid sh -c 'sleep {word} & : >c; sleep {word}' >/dev/null 2>&1 </dev/null &)
+         i=0; while [ $i -lt 50 ]; do sleep {nap} & i=$((i+1)); done
+         setsid sh -c 'sleep {nap} & : >a; sleep {nap}' &
+         (setsid sh -c 'sleep {nap} & : >b; sleep {nap}' &)
+         (env -i setsid sh -c 'sleep {nap} & : >c; sleep {nap}' >/dev/null 2>&1 </dev/null &)
          while ! [ -e a -a -e b -a -e c ]; do sleep 0.01; done
-         echo ready; while :; do sleep {word}; done"
+         echo ready; while :; do sleep {nap}; done"
     );
     let one = running(&world, &[], &script);
     tell(&one, Signal::SIGTERM);
     tell(&one, Signal::SIGINT);
     one.finish().with_code(137);
-    let left = with_word(&word);
+    let left = sleepers(&nap);
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -150,17 +150,17 @@ fn told_twice_it_ends_everything_at_once_and_nobody_survives() {
 fn what_a_run_leaves_behind_is_gone_before_the_next_run_and_named() {
     let world = World::new();
     eager(&world);
-    let word = format!("601.{}", std::process::id());
+    let nap = format!("601.{}", std::process::id());
     // The second run counts what it finds of the first, whose children left their parent, their session and their environment.
     let script = format!(
         "[ -e second ] && exit 0; touch second
-         (env -i setsid sh -c 'echo up >up; exec sleep {word}' >/dev/null 2>&1 </dev/null &)
-         (setsid sleep {word} >/dev/null 2>&1 </dev/null &)
+         (env -i setsid sh -c 'echo up >up; exec sleep {nap}' >/dev/null 2>&1 </dev/null &)
+         (setsid sleep {nap} >/dev/null 2>&1 </dev/null &)
          while [ ! -e up ]; do sleep 0.01; done; exit 3"
     );
     let done = world.wg(&["run", "--policy", "eager.toml", "--", "sh", "-c", &script]);
     done.ok();
-    assert!(with_word(&word).is_empty(), "{:?}", with_word(&word));
+    assert!(sleepers(&nap).is_empty(), "{:?}", sleepers(&nap));
     assert!(done.stderr.contains("left behind by"), "{}", done.stderr);
 }
 

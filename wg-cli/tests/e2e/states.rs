@@ -47,9 +47,9 @@ fn is(world: &World, state: &str) {
     let said = golden::normalise(world, &why);
     let words = words(&document);
     assert!(words.len() >= 3, "{document}");
-    for word in words {
-        let word = golden::normalise(world, &word);
-        assert!(said.contains(&word), "`{word}` is only in --json:\n{said}");
+    for text in words {
+        let text = golden::normalise(world, &text);
+        assert!(said.contains(&text), "`{text}` is only in --json:\n{said}");
     }
     let row = &world.json(&["chat", "list", "--all"])["chats"][0];
     assert_eq!(row["state"], state, "{row}");

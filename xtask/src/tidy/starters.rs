@@ -6,7 +6,11 @@ use crate::workspace::Workspace;
 
 /// The files of the product that start processes, each with what it starts. A new one is a decision: what has to be started
 /// again is a unit of `supervisor`.
-const STARTERS: [(&str, &str); 6] = [
+const STARTERS: [(&str, &str); 7] = [
+    (
+        "session-lock/src/dir_lock.rs",
+        "the same, for the lock of any directory",
+    ),
     (
         "session-lock/src/lend.rs",
         "the caller's command, once, with a lock lent to it",

@@ -61,9 +61,15 @@ impl Fault {
     fn bend(self, policy: &mut Policy) {
         match self {
             Self::CrashPauseTooShort => policy.backoff_first = Duration::from_millis(200),
-            Self::NeverDegrades => policy.crash_soft = 10_000,
+            Self::NeverDegrades => {
+                policy.crash_soft = 10_000;
+                policy.unsafe_no_backoff = true;
+            }
             Self::NeverGivesUp => policy.crash_hard = 0,
-            Self::CleanBudgetUnlimited => policy.clean_budget = 10_000,
+            Self::CleanBudgetUnlimited => {
+                policy.clean_budget = 10_000;
+                policy.unsafe_no_backoff = true;
+            }
             Self::MemoryPauseTooShort => policy.memory_pause = Duration::from_secs(1),
             Self::DependencyPauseTooShort => policy.dependency_first = Duration::from_secs(1),
             Self::ProbesTooOften => policy.contention_pauses = vec![Duration::from_secs(1); 5],
