@@ -1,5 +1,6 @@
 //! `wg service …`: one function a verb.
 
+mod lanes;
 mod logs;
 mod purge;
 
@@ -286,6 +287,7 @@ fn status_text(cx: &Context<'_>, status: &ServiceStatus) -> String {
         ),
         ("Log", Some(status.log.clone())),
         ("Chats", Some(counts(status))),
+        ("Turns", lanes::turns(&status.lanes)),
     ];
     lines.extend(
         facts
@@ -295,6 +297,10 @@ fn status_text(cx: &Context<'_>, status: &ServiceStatus) -> String {
     if !status.chats.is_empty() {
         lines.push(String::new());
         lines.push(chat::table(cx.report, &status.chats));
+    }
+    if !status.lanes.in_use.is_empty() {
+        // The table above ends its last line.
+        lines.push(lanes::table(&status.lanes.in_use));
     }
     lines.join("\n")
 }

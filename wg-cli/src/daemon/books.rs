@@ -49,7 +49,7 @@ impl Daemon {
             return;
         }
         let daemon = Arc::clone(self);
-        self.in_lane(&format!("books:{}", chat.0), move || {
+        self.in_lane(&format!("books:{}", chat.0), "record", move || {
             if !daemon.ending.load(Ordering::SeqCst) {
                 daemon.save(chat);
             }

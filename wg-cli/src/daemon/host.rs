@@ -142,9 +142,13 @@ impl Host for ChatHost {
             // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
             // this thread; the chat is looked at again when the pause is over.
             let background = Arc::clone(&daemon);
-            daemon.in_lane(&format!("leftovers:{}", chat.0), move || {
-                background.end_borrowers(chat);
-            });
+            daemon.in_lane(
+                &format!("leftovers:{}", chat.0),
+                "end leftovers",
+                move || {
+                    background.end_borrowers(chat);
+                },
+            );
             return not_now("what a dead handler left behind is being ended".to_owned());
         }
         let holder = match holder::live_holder(&dir) {

@@ -18,6 +18,7 @@ mod explain;
 mod holder;
 mod host;
 mod inbox_watch;
+mod lanes;
 mod listeners;
 pub mod local;
 mod log_file;

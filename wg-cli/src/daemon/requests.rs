@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::host::unit_of;
 use super::run::Ending;
-use super::{Control, Daemon, QUERY, explain, local, purge};
+use super::{Control, Daemon, QUERY, explain, lanes, local, purge};
 use crate::chat::{Happened, Wish};
 use crate::clock;
 use crate::exit_code::ExitCode;
@@ -161,7 +161,7 @@ impl Service for Requests {
         }
         // Written down elsewhere: this is the polling thread.
         let daemon = Arc::clone(&self.daemon);
-        self.daemon.in_lane("presence", move || {
+        self.daemon.in_lane("presence", "leave", move || {
             for chat in chats {
                 daemon.act(chat, Happened::ConsumerLeft(connection.0));
             }
@@ -220,30 +220,38 @@ impl Daemon {
                     self.known(chat).map(|()| explain::explain(self, chat)),
                 ));
             }
-            Request::StopChat(one) => self.command(&one, answer, |daemon, chat, actor| {
+            Request::StopChat(one) => self.command("stop", &one, answer, |daemon, chat, actor| {
                 daemon.forbid(chat, Happened::Stop, actor, "stopped by a person")
             }),
-            Request::ArchiveChat(one) => self.command(&one, answer, |daemon, chat, actor| {
-                daemon.forbid(chat, Happened::Archive, actor, "archived by a person")
-            }),
-            Request::DeleteChat(one) => self.command(&one, answer, |daemon, chat, actor| {
-                let change =
-                    daemon.forbid(chat, Happened::Archive, actor, "deleted by a person")?;
-                Graph::edit(&daemon.workspace, |graph| {
-                    graph.delete(chat, actor, "deleted by a person")
-                })?;
-                daemon.refresh_task(chat);
-                Ok(ChatChange {
-                    text: format!("deleted {chat}; its history stays where it is"),
-                    ..change
-                })
-            }),
-            Request::ResumeChat(one) => self.command(&one, answer, |daemon, chat, actor| {
-                daemon.resume(chat, actor)
-            }),
-            Request::RestoreChat(one) => self.command(&one, answer, |daemon, chat, actor| {
-                daemon.restore(chat, actor)
-            }),
+            Request::ArchiveChat(one) => {
+                self.command("archive", &one, answer, |daemon, chat, actor| {
+                    daemon.forbid(chat, Happened::Archive, actor, "archived by a person")
+                });
+            }
+            Request::DeleteChat(one) => {
+                self.command("delete", &one, answer, |daemon, chat, actor| {
+                    let change =
+                        daemon.forbid(chat, Happened::Archive, actor, "deleted by a person")?;
+                    Graph::edit(&daemon.workspace, |graph| {
+                        graph.delete(chat, actor, "deleted by a person")
+                    })?;
+                    daemon.refresh_task(chat);
+                    Ok(ChatChange {
+                        text: format!("deleted {chat}; its history stays where it is"),
+                        ..change
+                    })
+                });
+            }
+            Request::ResumeChat(one) => {
+                self.command("resume", &one, answer, |daemon, chat, actor| {
+                    daemon.resume(chat, actor)
+                });
+            }
+            Request::RestoreChat(one) => {
+                self.command("restore", &one, answer, |daemon, chat, actor| {
+                    daemon.restore(chat, actor)
+                });
+            }
             Request::InterruptChat(OneChat { chat_id, .. }) => {
                 answer.send(&reply(self.interrupt(ChatId(chat_id))));
             }
@@ -263,7 +271,7 @@ impl Daemon {
                 caller_chat_id,
             } => {
                 let daemon = Arc::clone(self);
-                self.in_lane("purge", move || {
+                self.in_lane("purge", "purge", move || {
                     let options = PurgeOptions {
                         include_active,
                         include_self,
@@ -321,11 +329,10 @@ impl Daemon {
         }
     }
 
-    /// Runs work in a lane of its own, out of the way of everything else.
-    pub(super) fn in_lane(&self, lane: &str, work: impl FnOnce() + Send + 'static) {
-        let submitted = self
-            .queue
-            .submit(lane, SubmitOptions::foreground(), move |_| work());
+    /// Runs work in a lane of its own, out of the way of everything else. `what` is what the status calls it.
+    pub(super) fn in_lane(&self, lane: &str, what: &str, work: impl FnOnce() + Send + 'static) {
+        let options = SubmitOptions::foreground().labelled(what);
+        let submitted = self.queue.submit_detached(lane, options, move |_| work());
         if let Err(e) = submitted {
             // The work is dropped with its answer, which tells the client.
             log::error!("lane {lane} takes no work: {e}");
@@ -334,6 +341,7 @@ impl Daemon {
 
     fn command(
         self: &Arc<Self>,
+        verb: &str,
         one: &OneChat,
         answer: Answer,
         work: impl FnOnce(&Arc<Self>, ChatId, &str) -> Result<ChatChange, Failure> + Send + 'static,
@@ -348,7 +356,7 @@ impl Daemon {
             .clone()
             .unwrap_or_else(|| "somebody over the socket".to_owned());
         let daemon = Arc::clone(self);
-        self.in_lane(&format!("command:{}", chat.0), move || {
+        self.in_lane(&format!("command:{}", chat.0), verb, move || {
             answer.send(&reply(work(&daemon, chat, &actor)));
         });
     }
@@ -581,6 +589,7 @@ impl Daemon {
             paused: self.paused.load(Ordering::SeqCst),
             log: self.workspace.daemon_log_path().display().to_string(),
             chats: self.rows(),
+            lanes: lanes::of(&self.queue.snapshot()),
         }
     }
 

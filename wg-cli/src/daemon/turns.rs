@@ -294,7 +294,7 @@ impl Daemon {
 }
 
 /// The chat that a lane belongs to, by its name.
-fn chat_of(lane: &str) -> Option<ChatId> {
+pub(super) fn chat_of(lane: &str) -> Option<ChatId> {
     lane.split_once(':')
         .and_then(|(_, number)| ChatId::from_digits(number))
 }

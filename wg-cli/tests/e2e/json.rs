@@ -31,6 +31,10 @@ fn every_read_and_every_summary_keeps_its_schema() {
     check("why", &["why", "alpha"]);
     check("session-list", &["session", "list"]);
     check("session-status", &["session", "status", "alpha"]);
+    // Both turns have given their place back, which is a moment after their replies.
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.matches("turn_finished").count() == 2
+    });
     check("service-status", &["service", "status"]);
     check("chat-interrupt", &["chat", "interrupt", "alpha"]);
     check("session-release", &["session", "release", "alpha"]);
@@ -111,6 +115,10 @@ fn texts_for_people_fit_eighty_columns_and_keep_their_words() {
     check("list", &["list"]);
     check("chat-read", &["chat", "read", "alpha"]);
     check("why-nothing", &["why"]);
+    // Both turns have given their place back, which is a moment after their replies.
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.matches("turn_finished").count() == 2
+    });
     check("service-status", &["service", "status"]);
     check("session-status", &["session", "status", "alpha"]);
     check("session-list", &["session", "list"]);

@@ -14,6 +14,7 @@ mod golden;
 mod history;
 mod incident_one;
 mod json;
+mod lanes;
 mod lock;
 mod memory;
 mod process;
