@@ -34,6 +34,7 @@ pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     sweep_temporaries(daemon);
     migrate(daemon)?;
     let live = enroll(daemon)?;
+    finish_retirements(daemon);
     for chat in &live {
         daemon.ensure_unit(*chat);
     }
@@ -132,6 +133,45 @@ fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
         .filter(|(_, entry)| matches!(entry.core.wish(), Wish::Run | Wish::Stopped))
         .map(|(chat, _)| *chat)
         .collect())
+}
+
+/// A chat that is marked as retired and not archived in the graph: whoever retired it was killed between the two.
+fn finish_retirements(daemon: &Daemon) {
+    let half_way: Vec<ChatId> = daemon
+        .chats
+        .lock()
+        .iter()
+        .filter(|(_, entry)| entry.task.live)
+        .filter(|(_, entry)| matches!(entry.core.wish(), Wish::Archived | Wish::Purged))
+        .map(|(chat, _)| *chat)
+        .collect();
+    if half_way.is_empty() {
+        return;
+    }
+    let archived = Graph::edit(&daemon.workspace, |graph| {
+        for chat in &half_way {
+            graph.archive(*chat, "daemon", "retired before the last service ended")?;
+        }
+        Ok(())
+    })
+    .and_then(|()| Graph::load(&daemon.workspace));
+    match archived {
+        Ok(loaded) => {
+            for task in loaded.graph.chats() {
+                daemon.admit(task);
+            }
+            for chat in half_way {
+                log::info!(
+                    "Coordinator-{}: archived in the graph, as its mark tells",
+                    chat.0
+                );
+            }
+        }
+        Err(e) => log::error!(
+            "retired chats are not archived in the graph yet: {}",
+            Failure::from(e)
+        ),
+    }
 }
 
 /// A state file of ours that names a chat the graph does not have archives itself: no spawn is ever tried for it.
