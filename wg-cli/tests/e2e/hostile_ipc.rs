@@ -19,9 +19,12 @@ fn connect(world: &World) -> UnixStream {
 
 /// Others are answered: a verb over a new connection, and a message with its reply.
 #[track_caller]
-fn others_are_answered(world: &World, word: &str) {
+fn others_are_answered(world: &World, message: &str) {
     assert_eq!(world.json(&["service", "status"])["status"], "running");
-    assert_eq!(world.wg(&["chat", word]).ok().stdout, format!("{word}\n"));
+    assert_eq!(
+        world.wg(&["chat", message]).ok().stdout,
+        format!("{message}\n")
+    );
 }
 
 #[test]
