@@ -12,9 +12,11 @@ use crate::clock::Timestamp;
 use crate::daemon::local;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::client::CALL_PATIENCE;
 use crate::ipc::protocol::{NewChatRequest, OneChat};
 use crate::ipc::{CallError, Client, ConnectError, Request};
 use crate::names::ChatState;
+use crate::patience::Patience;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
@@ -325,6 +327,8 @@ pub struct SendOptions {
     pub durability: Durability,
     /// Who sends.
     pub user: Option<String>,
+    /// How long the service may take to accept it; it never has more than its own limit.
+    pub patience: Patience,
 }
 
 /// Makes a chat.
@@ -350,15 +354,17 @@ pub fn send(
     text: &str,
     options: SendOptions,
 ) -> Result<Sent, Failure> {
-    match daemon(workspace)? {
+    let within = options.patience;
+    match running(Client::connect_within(workspace, within))? {
         Some(mut client) if options.durability == Durability::Sync => {
-            let said = client.call(&Request::UserChat {
+            let request = Request::UserChat {
                 message: text.to_owned(),
                 request_id: options.request_id,
                 attachments: Vec::new(),
                 chat_id: chat.0,
                 user: options.user,
-            });
+            };
+            let said = client.call_within(&request, within.at_most(CALL_PATIENCE));
             typed(said.map_err(|error| unknown_fate(chat, error))?)
         }
         running => local::send(workspace, chat, text, &options, running.is_some()),
@@ -621,7 +627,11 @@ fn read(workspace: &Workspace, request: &Request) -> Result<Option<Map<String, V
 
 /// The daemon, if one runs.
 fn daemon(workspace: &Workspace) -> Result<Option<Client>, Failure> {
-    match Client::connect(workspace) {
+    running(Client::connect(workspace))
+}
+
+fn running(connected: Result<Client, ConnectError>) -> Result<Option<Client>, Failure> {
+    match connected {
         Ok(client) => Ok(Some(client)),
         Err(ConnectError::NotRunning) => Ok(None),
         Err(error) => Err(error.into()),

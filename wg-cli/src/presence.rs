@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::ipc::{Attachment, Client, ConnectError};
+use crate::patience::Patience;
 use crate::store::graph::ChatId;
 use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
@@ -29,13 +30,18 @@ impl Presence {
     /// # Errors
     ///
     /// The file cannot be made, or the daemon is there and refuses.
-    pub fn announce(workspace: &Workspace, chat: ChatId, name: &str) -> Result<Self, Failure> {
+    pub fn announce(
+        workspace: &Workspace,
+        chat: ChatId,
+        name: &str,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
         let dir = resolve::session_dir(workspace, chat, Make::Yes)?.join("consumers");
         fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         let file = dir.join(registry::nonce()?);
         let lock = File::create_new(&file).map_err(StoreError::io("create", &file))?;
         lock.lock().map_err(StoreError::io("lock", &file))?;
-        let attachment = match Client::connect(workspace) {
+        let attachment = match Client::connect_within(workspace, patience) {
             Ok(client) => Some(client.attach(chat.0, name)?),
             Err(ConnectError::NotRunning) => None,
             Err(error) => return Err(error.into()),

@@ -20,6 +20,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::EventKind;
 use crate::ops::{self, Caller, SendOptions};
+use crate::patience::Patience;
 use crate::presence::Presence;
 use crate::report::{Paint, one_line};
 use crate::store::graph::ChatId;
@@ -39,7 +40,7 @@ pub(super) fn run(cx: &Context<'_>, workspace: &Workspace, chat: ChatId) -> Outc
     let mut service_changes = DirWatch::new(&service_dir)?;
     let interrupts = interrupts()?;
     // Being connected is what tells the service that somebody reads; it ends with this value.
-    let presence = Presence::announce(workspace, chat, "chat attach")?;
+    let presence = Presence::announce(workspace, chat, "chat attach", Patience::Forever)?;
     if !presence.is_attached() {
         cx.report
             .note("the service is not running: messages wait until `wg service start`");
@@ -302,6 +303,7 @@ impl<'a> Screen<'a> {
             request_id: None,
             durability: Durability::Sync,
             user: None,
+            patience: Patience::Forever,
         };
         match ops::send(self.workspace, self.chat, text, options) {
             Ok(sent) => {

@@ -198,6 +198,7 @@ fn send(cx: &Context<'_>, args: &Send) -> Outcome {
             request_id: args.request_id.clone(),
             durability,
             user: None,
+            patience: Patience::Forever,
         },
     )?;
     cx.report.answer(&sent, || {

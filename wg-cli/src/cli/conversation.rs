@@ -41,6 +41,7 @@ pub(super) fn ask(
         request_id: None,
         durability: Durability::Sync,
         user: None,
+        patience,
     };
     let mut watch = ReplyWatch::begin(cx, workspace, chat)?;
     let sent = ops::send(workspace, chat, text, options)?;
@@ -49,7 +50,7 @@ pub(super) fn ask(
         cx.report.note(note);
     }
     // Somebody waits here: that keeps a handler from leaving as idle between two messages.
-    let presence = Presence::announce(workspace, chat, "a waiting message")?;
+    let presence = Presence::announce(workspace, chat, "a waiting message", patience)?;
     let mut screen = Stream::new(cx);
     let reply = watch.reply(sent.inbox_id, patience, &mut screen)?;
     drop(presence);

@@ -1,4 +1,10 @@
 //! `wg doctor`: what is wrong with a workspace, and what would put it right.
+//!
+//! One check that cannot be made is a finding of its own and never the end of the others.
+
+mod chats;
+mod machine;
+mod processes;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -8,7 +14,7 @@ use super::context::Context;
 use super::finding::{self, Finding, Fix, Weight};
 use super::session::check;
 use crate::agent::AgentSpec;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::store::StoreError;
 use crate::store::config::Config;
 use crate::store::graph::{Graph, Loaded};
@@ -24,8 +30,16 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     let fix = Fix::from(args.fix);
     let mut findings = Vec::new();
     findings.extend(owner(&workspace));
+    findings.extend(machine::foreign_files(&workspace));
+    findings.extend(machine::file_system(&workspace));
+    findings.extend(machine::open_to_others(&workspace, fix));
     findings.extend(service_directory(&workspace, fix));
-    findings.extend(service_state(&workspace, fix)?);
+    match service_state(&workspace, fix) {
+        Ok(found) => findings.extend(found),
+        Err(failure) => findings.push(unreadable("service", &failure)),
+    }
+    findings.extend(processes::stale_socket(&workspace, fix));
+    findings.extend(processes::left_behind(&workspace, fix));
     findings.extend(kernel_watches(&workspace));
     let config = match Config::load(&workspace) {
         Ok(config) => Some(config),
@@ -38,16 +52,35 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
         }
     };
     match Graph::load(&workspace) {
-        Ok(loaded) => findings.extend(graph(&workspace, &loaded, config.as_ref(), fix)?),
+        Ok(loaded) => {
+            findings.extend(machine::limits(loaded.graph.chats().len()));
+            findings.extend(chats::states(&workspace, &loaded, fix));
+            match graph(&workspace, &loaded, config.as_ref(), fix) {
+                Ok(found) => findings.extend(found),
+                Err(failure) => findings.push(unreadable("graph", &failure)),
+            }
+        }
         Err(error) => findings.push(Finding::new(
             "graph",
             Weight::Error,
-            crate::failure::Failure::from(error).to_string(),
+            Failure::from(error).to_string(),
         )),
     }
     findings.extend(set_aside(&workspace));
-    findings.extend(check::findings(cx, &workspace, fix)?);
+    match check::findings(cx, &workspace, fix) {
+        Ok(found) => findings.extend(found),
+        Err(failure) => findings.push(unreadable("sessions", &failure)),
+    }
     finding::tell(cx, &findings)
+}
+
+/// A check that could not be made.
+fn unreadable(check: &'static str, failure: &Failure) -> Finding {
+    let finding = Finding::new(check, Weight::Error, failure.message());
+    match failure.cure() {
+        Some(cure) => finding.with_advice(cure),
+        None => finding,
+    }
 }
 
 fn owner(workspace: &Workspace) -> Option<Finding> {
@@ -144,11 +177,16 @@ fn graph(
                 format!("{}: {failure}", chat.id),
             ));
         }
-        let dir = resolve::session_dir(workspace, chat.id, Make::No)?;
+        // A registry that cannot be read is a finding of its own.
+        let Ok(dir) = resolve::session_dir(workspace, chat.id, Make::No) else {
+            continue;
+        };
         for side in [Side::Inbox, Side::Outbox] {
+            findings.extend(chats::torn(&dir, side, chat.id, fix));
             findings.extend(bad_lines(&dir, side, chat.id));
         }
     }
+    findings.extend(chats::registry(workspace));
     Ok(findings)
 }
 
@@ -160,7 +198,7 @@ fn bad_lines(dir: &Path, side: Side, chat: crate::store::graph::ChatId) -> Optio
             read.bad_lines,
             side.as_str()
         ),
-        Err(error) => crate::failure::Failure::from(error).to_string(),
+        Err(error) => Failure::from(error).to_string(),
     };
     Some(
         Finding::new("messages", Weight::Warning, text)

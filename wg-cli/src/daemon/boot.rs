@@ -185,11 +185,7 @@ fn archive_orphan_states(daemon: &Daemon) {
         }
     };
     for (chat, record) in recorded {
-        if known.contains(&chat)
-            || record == ChatRecord::default()
-            || record.archived_at.is_some()
-            || record.purged_at.is_some()
-        {
+        if known.contains(&chat) || !is_ours_and_open(&record) {
             continue;
         }
         log::warn!(
@@ -197,13 +193,41 @@ fn archive_orphan_states(daemon: &Daemon) {
             chat.0,
             chat.task_id()
         );
-        let now = clock::now();
-        if let Err(e) = ChatRecord::update(&daemon.workspace, chat, |record| {
-            record.archived_at = Some(now);
-        }) {
+        if let Err(e) = archive_state(&daemon.workspace, chat) {
             log::error!("{chat}: {}", Failure::from(e));
         }
     }
+}
+
+/// A record without anything of ours is another tool's state.
+fn is_ours_and_open(record: &ChatRecord) -> bool {
+    *record != ChatRecord::default() && record.archived_at.is_none() && record.purged_at.is_none()
+}
+
+/// Archives the state of a chat that the graph does not have.
+///
+/// # Errors
+///
+/// As [`ChatRecord::update`].
+pub(crate) fn archive_state(workspace: &Workspace, chat: ChatId) -> Result<(), StoreError> {
+    let now = clock::now();
+    ChatRecord::update(workspace, chat, |record| record.archived_at = Some(now)).map(drop)
+}
+
+/// The chats that have an open state of ours and are not among the `known` ones.
+///
+/// # Errors
+///
+/// The state files cannot be listed.
+pub(crate) fn states_without_chats(
+    workspace: &Workspace,
+    known: &BTreeSet<ChatId>,
+) -> std::io::Result<Vec<ChatId>> {
+    let all = recorded(workspace)?.into_iter();
+    Ok(all
+        .filter(|(chat, record)| !known.contains(chat) && is_ours_and_open(record))
+        .map(|(chat, _)| chat)
+        .collect())
 }
 
 /// Adopts the live handlers of earlier daemons: the nonce in the environment must be the one that was written down before

@@ -1,7 +1,7 @@
 //! What the supervisor's driver asks about chats: may this one start, how is it started, what did its end mean.
 //!
-//! Everything here runs on the driver's thread and is short: a few small files are read and written. The one thing that is waited for
-//! is the side lock of a state file, which others hold for the length of a write.
+//! Everything here runs on the driver's thread and is short: a few small files are read and written. The side lock of a state file, which
+//! others hold for the length of a write, is waited for no longer than [`LOCK`].
 
 use std::fs::OpenOptions;
 use std::io;
@@ -23,12 +23,14 @@ use super::{Daemon, books, holder, reap};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
 use crate::names::{EventKind, StartReason};
+use crate::store::StoreError;
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
 use crate::store::config::IN_FORCE;
 use crate::store::exit_record::{ExitRecord, MemoryEnd};
 use crate::store::graph::ChatId;
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
+use crate::store::workspace::Workspace;
 use crate::wire;
 
 /// The environment variable that everything below a handler carries: `<workspace id>/<chat>/<nonce>`.
@@ -36,6 +38,12 @@ pub(super) const MARKER: &str = "WG_SESSION";
 
 /// How often a decision that cannot be taken just now is tried again.
 const NOT_NOW: Duration = Duration::from_secs(2);
+
+/// How long the lock of a state file may take: one process that was stopped with it must not keep every other chat waiting.
+const LOCK: Duration = Duration::from_millis(100);
+
+/// How long it may take on a thread that nobody waits for.
+const LOCK_ELSEWHERE: Duration = Duration::from_secs(30);
 
 /// How much of the end of a log is evidence, in bytes.
 const TAIL: u64 = 2048;
@@ -74,12 +82,14 @@ impl ChatHost {
             pid: None,
             start_ticks: None,
             boot_id: clock::boot_id().map(str::to_owned),
+            log_from: 0,
         };
-        ChatRecord::update(&daemon.workspace, chat, |state| {
-            state.spawn = Some(record.clone());
+        let (log, log_from) = handler_log(dir, daemon.config().service.log_max_size)?;
+        let record = SpawnRecord { log_from, ..record };
+        ChatRecord::update_within(&daemon.workspace, chat, LOCK, |state| {
+            state.spawn = Some(record);
         })
         .map_err(io::Error::other)?;
-        let log = handler_log(dir, daemon.config().service.log_max_size)?;
         let mut command = Command::new(crate::self_exe());
         command
             .arg0("wg")
@@ -104,11 +114,22 @@ impl ChatHost {
                 MARKER,
                 format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
             );
+        if let Some(former) = daemon.former_open_files {
+            command.env(crate::limits::FORMER, former.to_string());
+        }
         Ok(command)
     }
 }
 
 impl ChatHost {
+    /// Where in the log the words of the handler that was started last begin; what is before them is its predecessors'.
+    fn log_from(&self, chat: ChatId) -> u64 {
+        let record = ChatRecord::load(&self.daemon.workspace, chat).ok();
+        record
+            .and_then(|record| record.spawn)
+            .map_or(0, |spawn| spawn.log_from)
+    }
+
     /// What the handler that was started last wrote about its end, if it is that process.
     fn exit_record(&self, chat: ChatId, pid: u32) -> Option<ExitRecord> {
         let dir = resolve::session_dir(&self.daemon.workspace, chat, Make::No).ok()?;
@@ -196,17 +217,28 @@ impl Host for ChatHost {
 
     fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, start_ticks: u64) {
         let chat = chat_of(unit);
-        let written = ChatRecord::update(&self.daemon.workspace, chat, |state| {
-            if let Some(spawn) = &mut state.spawn
-                && spawn.generation == generation.0
-            {
-                spawn.pid = Some(pid);
-                spawn.start_ticks = Some(start_ticks);
+        let write_down = move |workspace: &Workspace, patience: Duration| {
+            ChatRecord::update_within(workspace, chat, patience, |state| {
+                if let Some(spawn) = &mut state.spawn
+                    && spawn.generation == generation.0
+                {
+                    spawn.pid = Some(pid);
+                    spawn.start_ticks = Some(start_ticks);
+                }
+            })
+        };
+        match write_down(&self.daemon.workspace, LOCK) {
+            Ok(_) => {}
+            Err(StoreError::Busy { .. }) => {
+                let daemon = Arc::clone(&self.daemon);
+                self.daemon.in_lane(&format!("record:{}", chat.0), move || {
+                    if let Err(e) = write_down(&daemon.workspace, LOCK_ELSEWHERE) {
+                        log::warn!("{chat}: the pid of handler {pid}: {e}");
+                    }
+                });
             }
-        });
-        if let Err(e) = written {
             // The nonce in its environment still tells a later daemon whose it is.
-            log::warn!("{chat}: the pid of handler {pid} could not be written down: {e}");
+            Err(e) => log::warn!("{chat}: the pid of handler {pid} could not be written down: {e}"),
         }
         self.daemon.act(chat, Happened::Started);
     }
@@ -220,7 +252,7 @@ impl Host for ChatHost {
             .and_then(|dir| holder::live_holder(dir).ok().flatten());
         let tail = dir
             .as_deref()
-            .map(|dir| tail(&dir.join("handler.log")))
+            .map(|dir| tail(&dir.join("handler.log"), self.log_from(chat)))
             .unwrap_or_default();
         let mut seen = Observation::new(
             ended.status.map_or(Ending::Lost, Ending::from),
@@ -328,21 +360,23 @@ pub(super) fn unit_of(chat: ChatId) -> UnitId {
     UnitId(u64::from(chat.0))
 }
 
-/// The handler's log, opened for appending: a file, never a pipe, so that a dead daemon does not kill a handler.
-fn handler_log(dir: &Path, max: u64) -> io::Result<std::fs::File> {
+/// The handler's log, opened for appending, and its length: a file, never a pipe, so that a dead daemon does not kill a handler.
+fn handler_log(dir: &Path, max: u64) -> io::Result<(std::fs::File, u64)> {
     let path = dir.join("handler.log");
     if path.metadata().is_ok_and(|metadata| metadata.len() > max) {
         std::fs::rename(&path, dir.join("handler.log.1"))?;
     }
-    OpenOptions::new()
+    let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(path)
+        .open(path)?;
+    let length = log.metadata()?.len();
+    Ok((log, length))
 }
 
-/// The last bytes of a file, nothing where it cannot be read.
-fn tail(path: &Path) -> Vec<u8> {
+/// The last bytes of a file from an offset on, nothing where it cannot be read. One that is shorter than the offset was begun anew.
+fn tail(path: &Path, from: u64) -> Vec<u8> {
     use std::io::{Read, Seek, SeekFrom};
     let read = || -> io::Result<Vec<u8>> {
         let mut file = OpenOptions::new()
@@ -350,10 +384,31 @@ fn tail(path: &Path) -> Vec<u8> {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let from = if from > length { 0 } else { from };
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL).max(from)))?;
         let mut bytes = Vec::new();
         file.take(TAIL).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_of_a_log_holds_nothing_of_the_predecessor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("handler.log");
+        std::fs::write(&path, "the predecessor's last words\n").unwrap();
+        let (_, from) = handler_log(dir.path(), 1 << 20).unwrap();
+        assert_eq!(tail(&path, from), b"");
+        std::fs::write(&path, "the predecessor's last words\nits own\n").unwrap();
+        assert_eq!(tail(&path, from), b"its own\n");
+        std::fs::write(&path, "anew\n").unwrap();
+        assert_eq!(tail(&path, from), b"anew\n", "the file was begun again");
+        let (_, from) = handler_log(dir.path(), 3).unwrap();
+        assert_eq!(from, 0, "what was too long was moved away");
+    }
 }

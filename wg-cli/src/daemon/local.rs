@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value};
 
 use super::explain::{self, Known};
+use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
 use super::{Daemon, boot, purge as purging, reap, wishes};
 use crate::agent::AgentSpec;
@@ -488,12 +489,12 @@ fn embedded<T>(
     done
 }
 
-/// Ends every handler that an earlier daemon left, with everything below it; returns how many processes that were.
+/// Ends every handler that an earlier daemon left, with everything below it; returns how many processes that were, and who outlived it.
 ///
 /// # Errors
 ///
 /// The workspace cannot be read, or something could not be ended.
-pub fn end_handlers(workspace: &Workspace) -> Result<u32, Failure> {
+pub fn end_handlers(workspace: &Workspace) -> Result<AllEnded, Failure> {
     let (all, _) = supervisor::tree::carriers(&reap::marker(workspace, None)).map_err(|e| {
         Failure::new(ExitCode::System, "failed to look at the processes").caused_by(e)
     })?;
@@ -507,7 +508,7 @@ pub fn end_handlers(workspace: &Workspace) -> Result<u32, Failure> {
         })
     };
     if all.is_empty() && !held() {
-        return Ok(0);
+        return Ok(AllEnded::default());
     }
-    embedded(workspace, |daemon| Ok(daemon.end_all()))
+    embedded(workspace, Daemon::end_all)
 }

@@ -12,7 +12,7 @@
 //! this process in `coordinator-state-N.json`.
 
 pub(crate) mod books;
-mod boot;
+pub(crate) mod boot;
 mod events;
 mod explain;
 mod holder;
@@ -22,6 +22,7 @@ mod lanes;
 mod listeners;
 pub mod local;
 mod log_file;
+pub mod orphans;
 mod purge;
 mod reap;
 mod requests;
@@ -132,6 +133,8 @@ pub(crate) struct Daemon {
     /// Clients that asked for the end and are answered when it has come.
     goodbyes: Mutex<Vec<Answer>>,
     started_at: Timestamp,
+    /// The limit of open files that handlers go back to.
+    former_open_files: Option<u64>,
 }
 
 impl Daemon {

@@ -12,6 +12,7 @@ use super::host::unit_of;
 use super::{Daemon, QUERY, reap, wishes};
 use crate::chat::{Act, Happened, Wish};
 use crate::clock::{self, Timestamp};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::EventKind;
 use crate::ops::{ChatName, PurgeError, PurgeOptions, PurgeReport, Skipped};
@@ -303,7 +304,7 @@ fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {
 impl Daemon {
     /// Ends every handler that the driver has and everything else that carries this workspace's marker; returns how many
     /// processes that were.
-    pub(super) fn end_all(self: &Arc<Self>) -> u32 {
+    pub(super) fn end_all(self: &Arc<Self>) -> Result<AllEnded, Failure> {
         let chats: Vec<ChatId> = self
             .chats
             .lock()
@@ -316,22 +317,52 @@ impl Daemon {
             .map(|chat| self.driver().stop(unit_of(*chat)))
             .collect();
         let mut ended = 0;
-        for stop in stops {
-            if let Ok(down) = stop.wait(self.stop_grace() * 3 + QUERY) {
-                ended += down.report.ended.len() + usize::from(down.was_running);
-            }
+        let mut survivors = Vec::new();
+        for (chat, stop) in chats.iter().zip(stops) {
+            let down = stop.wait(self.stop_grace() * 3 + QUERY).map_err(|e| {
+                Failure::new(
+                    ExitCode::System,
+                    format!("the handler of {chat} is not down yet"),
+                )
+                .caused_by(e)
+            })?;
+            ended += down.report.ended.len() + usize::from(down.was_running);
+            survivors.extend(down.report.survivors);
         }
-        match supervisor::tree::end(None, Some(&self.marker(None)), QUERY, &mut |pid| {
+        let report = supervisor::tree::end(None, Some(&self.marker(None)), QUERY, &mut |pid| {
             self.is_exempt(pid)
-        }) {
-            Ok(report) => ended += report.ended.len(),
-            Err(e) => log::error!("what dead handlers left behind could not be looked at: {e}"),
-        }
+        })
+        .map_err(|e| {
+            Failure::new(
+                ExitCode::System,
+                "what dead handlers left behind could not be looked at",
+            )
+            .caused_by(e)
+        })?;
+        ended += report.ended.len();
+        survivors.extend(report.survivors);
+        survivors.sort_by_key(|process| process.pid);
+        survivors.dedup_by_key(|process| process.pid);
         let all: Vec<ChatId> = self.chats.lock().keys().copied().collect();
         ended += all
             .into_iter()
             .map(|chat| self.end_borrowers(chat))
             .sum::<usize>();
-        u32::try_from(ended).unwrap_or(u32::MAX)
+        Ok(AllEnded {
+            ended: u32::try_from(ended).unwrap_or(u32::MAX),
+            survivors: survivors
+                .iter()
+                .map(|process| format!("{} ({})", process.pid, process.name))
+                .collect(),
+        })
     }
+}
+
+/// What came of ending every handler.
+#[derive(Debug, Default)]
+pub struct AllEnded {
+    /// How many processes were ended.
+    pub ended: u32,
+    /// Those that are still there: `pid (name)`.
+    pub survivors: Vec<String>,
 }

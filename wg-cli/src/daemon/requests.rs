@@ -21,6 +21,7 @@ use crate::ipc::protocol::{OneChat, PROTOCOL_VERSION, Reply, Request};
 use crate::ipc::server::{Answer, ConnectionId, Service};
 use crate::names::{ChatState, EventKind};
 use crate::ops::{ChatChange, PurgeOptions, SendOptions, ServiceStatus};
+use crate::patience::Patience;
 use crate::store::config::Config;
 use crate::store::files::Durability;
 use crate::store::graph::{ChatId, Graph};
@@ -205,6 +206,7 @@ impl Daemon {
                     request_id,
                     durability: Durability::Sync,
                     user,
+                    patience: Patience::Forever,
                 };
                 answer.send(&reply(self.user_chat(
                     ChatId(chat_id),

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use session_lock::ProcessIdentity;
 
 use super::local;
+use super::purge::AllEnded;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::{Client, ConnectError, Request};
@@ -64,22 +65,15 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         .filter(session_lock::Inspection::is_held)
         .and_then(|found| found.holder().cloned());
     let Some(holder) = holder else {
-        let handlers_ended = if options.keep_handlers {
-            0
-        } else {
-            local::end_handlers(workspace)?
-        };
-        remove_state_of_the_dead(workspace)?;
-        return Ok(Stopped {
-            was_running: false,
-            pid: None,
-            handlers_ended,
-            survivors: Vec::new(),
-        });
+        return stop_without_daemon(workspace, options);
     };
-    let watch = holder
-        .identity()
-        .and_then(|identity| session_lock::PidWatch::of(identity).ok().flatten());
+    // Nobody to watch means that it is gone by now; one that cannot be watched is not.
+    let watch = match holder.identity() {
+        Some(identity) => session_lock::PidWatch::of(identity).map_err(|e| {
+            Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)
+        })?,
+        None => None,
+    };
     let mut stopped = Stopped {
         was_running: true,
         pid: Some(holder.pid),
@@ -145,7 +139,9 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         signal_daemon(identity, Signal::KILL)?;
         if gone_within(DEAF)? {
             if !options.keep_handlers {
-                stopped.handlers_ended = local::end_handlers(workspace)?;
+                let left = local::end_handlers(workspace)?;
+                stopped.handlers_ended = left.ended;
+                stopped.survivors = left.survivors;
             }
             remove_state_of_the_dead(workspace)?;
             return Ok(stopped);
@@ -156,6 +152,22 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         format!("the daemon (PID {}) is still there", holder.pid),
     )
     .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
+}
+
+/// There is no daemon: what an earlier one left is ended, unless it is to stay.
+fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Failure> {
+    let left = if options.keep_handlers {
+        AllEnded::default()
+    } else {
+        local::end_handlers(workspace)?
+    };
+    remove_state_of_the_dead(workspace)?;
+    Ok(Stopped {
+        was_running: false,
+        pid: None,
+        handlers_ended: left.ended,
+        survivors: left.survivors,
+    })
 }
 
 impl Stopped {

@@ -63,7 +63,8 @@ pub(crate) fn write(record: &mut ChatRecord, wish: Wish, now: Timestamp) {
 ///
 /// # Errors
 ///
-/// One of the files cannot be written. The state file comes first: where only the graph failed, it tells the new wish already.
+/// One of the files cannot be written; then the former wish stands in both. The state file is written first, and taken back where
+/// the graph fails.
 pub(super) fn persist(
     workspace: &Workspace,
     chat: ChatId,
@@ -71,7 +72,42 @@ pub(super) fn persist(
     actor: &str,
     why: &str,
 ) -> Result<(), StoreError> {
-    record(workspace, chat, wish, actor, why)?;
+    let mut former = None;
+    let now = clock::now();
+    ChatRecord::update(workspace, chat, |record| {
+        former = Some(record.clone());
+        record.wish_actor = Some(actor.to_owned());
+        record.wish_reason = Some(why.to_owned());
+        write(record, wish, now);
+    })?;
+    let told = tell_graph(workspace, chat, wish, actor, why);
+    if let (Err(_), Some(former)) = (&told, former)
+        && let Err(error) = take_back(workspace, chat, former)
+    {
+        log::error!("{chat}: its state file tells a wish that its task does not: {error}");
+    }
+    told
+}
+
+/// Puts the wish back that stood before. What else was written to the record meanwhile stays.
+fn take_back(workspace: &Workspace, chat: ChatId, former: ChatRecord) -> Result<(), StoreError> {
+    ChatRecord::update(workspace, chat, |record| {
+        record.stopped_at = former.stopped_at;
+        record.archived_at = former.archived_at;
+        record.purged_at = former.purged_at;
+        record.wish_actor = former.wish_actor;
+        record.wish_reason = former.wish_reason;
+    })
+    .map(drop)
+}
+
+fn tell_graph(
+    workspace: &Workspace,
+    chat: ChatId,
+    wish: Wish,
+    actor: &str,
+    why: &str,
+) -> Result<(), StoreError> {
     match wish {
         Wish::Stopped => Ok(()),
         Wish::Archived | Wish::Purged => {

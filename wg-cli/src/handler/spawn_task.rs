@@ -33,7 +33,12 @@ pub fn run(workspace: &Workspace, id: &str, dry_run: bool) -> Result<ExitCode, F
         })?;
         return Ok(ExitCode::Ok);
     }
-    let error = Command::new(SELF).arg0("wg").args(arguments).exec();
+    crate::limits::restore_open_files();
+    let error = Command::new(SELF)
+        .arg0("wg")
+        .args(arguments)
+        .env_remove(crate::limits::FORMER)
+        .exec();
     Err(Failure::new(
         ExitCode::System,
         format!("failed to become the handler of {chat}"),

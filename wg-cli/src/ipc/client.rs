@@ -16,10 +16,11 @@ use serde_json::{Map, Value};
 use super::protocol::{PROTOCOL_VERSION, Reply, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::patience::Patience;
 use crate::store::workspace::Workspace;
 
 /// How long a plain request may take before the daemon counts as stuck.
-const CALL_PATIENCE: Duration = Duration::from_secs(30);
+pub const CALL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a daemon may take to greet before it counts as one that does not answer: it greets without taking any lock.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
@@ -144,6 +145,16 @@ impl Client {
     pub fn connect(workspace: &Workspace) -> Result<Self, ConnectError> {
         let path = workspace.socket_path().map_err(ConnectError::Place)?;
         Self::connect_to(&path, GREETING_PATIENCE)
+    }
+
+    /// As [`Client::connect`], for somebody whose own patience may be less than that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    pub fn connect_within(workspace: &Workspace, patience: Patience) -> Result<Self, ConnectError> {
+        let path = workspace.socket_path().map_err(ConnectError::Place)?;
+        Self::connect_to(&path, patience.at_most(GREETING_PATIENCE))
     }
 
     /// A daemon that was killed a moment ago still has its socket for an instant, and its greeting breaks off. It is greeted once

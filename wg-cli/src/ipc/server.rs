@@ -256,8 +256,21 @@ struct Board {
 /// Lines that may wait on one connection before the server stops reading from it.
 const PIPELINE: usize = 64;
 
+/// How long nobody new is let in after the system had no descriptor left and no connection could be spared.
+const BREATHER_MS: u16 = 100;
+
+/// Whether new connections are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// There is no room and none can be made.
+    Shut,
+}
+
 impl Board {
     fn run(&mut self, listener: &UnixListener, waker: &UnixStream, posts: &Receiver<Post>) {
+        // Whoever waits at the door keeps it "ready": without a pause this thread would do nothing but fail to let them in.
+        let mut door = Door::Open;
         loop {
             // One that has hung up is always "ready": it is left out while an answer to it is being worked on.
             let ids: Vec<ConnectionId> = self
@@ -266,8 +279,12 @@ impl Board {
                 .filter(|(_, connection)| !connection.ending || !connection.output.is_empty())
                 .map(|(id, _)| *id)
                 .collect();
+            let (knocks, timeout) = match door {
+                Door::Open => (PollFlags::POLLIN, PollTimeout::NONE),
+                Door::Shut => (PollFlags::empty(), PollTimeout::from(BREATHER_MS)),
+            };
             let mut fds = vec![
-                PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(listener.as_fd(), knocks),
                 PollFd::new(waker.as_fd(), PollFlags::POLLIN),
             ];
             for id in &ids {
@@ -281,7 +298,8 @@ impl Board {
                 }
                 fds.push(PollFd::new(connection.stream.as_fd(), interest));
             }
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, timeout) {
+                Ok(0) => door = Door::Open,
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => {
                     log::error!("the IPC server cannot poll: {e}");
@@ -323,22 +341,22 @@ impl Board {
                 self.write(id);
             }
             if ready[0].contains(PollFlags::POLLIN) {
-                self.accept(listener);
+                door = self.accept(listener);
             }
         }
     }
 
-    fn accept(&mut self, listener: &UnixListener) {
+    fn accept(&mut self, listener: &UnixListener) -> Door {
         loop {
             match listener.accept() {
                 Ok((stream, _)) => self.admit(stream),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Door::Open,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     // Out of descriptors, most likely: make room and let the poll come back.
+                    let made = self.make_room();
                     log::warn!("a connection could not be accepted: {e}");
-                    self.make_room();
-                    return;
+                    return if made { Door::Open } else { Door::Shut };
                 }
             }
         }
@@ -375,8 +393,8 @@ impl Board {
         );
     }
 
-    /// Closes the connection that has been idle for longest and is neither owed an answer nor pinned.
-    fn make_room(&mut self) {
+    /// Closes the connection that has been idle for longest and is neither owed an answer nor pinned; returns whether there was one.
+    fn make_room(&mut self) -> bool {
         let oldest = self
             .connections
             .iter()
@@ -387,6 +405,7 @@ impl Board {
             log::debug!("connection {} makes room for another", id.0);
             self.close(id);
         }
+        oldest.is_some()
     }
 
     fn read(&mut self, id: ConnectionId) {
@@ -534,154 +553,4 @@ fn peer_uid(fd: BorrowedFd<'_>) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{BufRead, BufReader};
-
-    struct Upper {
-        closed: Sender<ConnectionId>,
-    }
-
-    impl Service for Upper {
-        fn request(&self, _from: ConnectionId, line: &[u8], answer: Answer) {
-            let text = String::from_utf8_lossy(line).to_uppercase();
-            if text == "FAIL" {
-                return;
-            }
-            answer.send(&Reply::of(serde_json::json!({ "text": text })));
-        }
-        fn closed(&self, connection: ConnectionId) {
-            self.closed.send(connection).unwrap();
-        }
-        fn is_pinned(&self, _connection: ConnectionId) -> bool {
-            false
-        }
-    }
-
-    fn serve(
-        limits: Limits,
-    ) -> (
-        Server,
-        std::path::PathBuf,
-        tempfile::TempDir,
-        Receiver<ConnectionId>,
-    ) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let (closed, ends) = crossbeam_channel::unbounded();
-        let server = Server::start(
-            UnixListener::bind(&path).unwrap(),
-            limits,
-            Arc::new(Upper { closed }),
-        )
-        .unwrap();
-        (server, path, dir, ends)
-    }
-
-    fn ask(stream: &mut BufReader<UnixStream>) -> Reply {
-        let mut line = Vec::new();
-        stream.read_until(b'\n', &mut line).unwrap();
-        Reply::parse(&line).unwrap()
-    }
-
-    #[test]
-    fn lines_of_one_connection_are_answered_in_order() {
-        let (_server, path, _dir, _) = serve(Limits::standard());
-        let mut stream = BufReader::new(UnixStream::connect(path).unwrap());
-        let many: Vec<u8> = (0..500)
-            .flat_map(|n| format!("line {n}\n\n").into_bytes())
-            .collect();
-        let mut writer = stream.get_ref().try_clone().unwrap();
-        let writing = thread::spawn(move || writer.write_all(&many).unwrap());
-        for n in 0..500 {
-            let Reply::Ok(map) = ask(&mut stream) else {
-                panic!("refused")
-            };
-            assert_eq!(map["text"], format!("LINE {n}"));
-        }
-        writing.join().unwrap();
-    }
-
-    #[test]
-    fn a_dropped_answer_is_an_error_and_not_a_hang() {
-        let (_server, path, _dir, _) = serve(Limits::standard());
-        let mut stream = BufReader::new(UnixStream::connect(path).unwrap());
-        stream.get_mut().write_all(b"fail\nnext\n").unwrap();
-        assert!(matches!(ask(&mut stream), Reply::Err { code: 70, .. }));
-        assert!(matches!(ask(&mut stream), Reply::Ok(_)));
-    }
-
-    #[test]
-    fn a_line_without_end_is_refused_and_others_are_served_meanwhile() {
-        let (_server, path, _dir, ends) = serve(Limits {
-            line: 1000,
-            ..Limits::standard()
-        });
-        let mut hostile = BufReader::new(UnixStream::connect(&path).unwrap());
-        let silent = UnixStream::connect(&path).unwrap();
-        let mut good = BufReader::new(UnixStream::connect(&path).unwrap());
-        hostile.get_mut().write_all(&[b'x'; 900]).unwrap();
-        good.get_mut().write_all(b"hello\n").unwrap();
-        assert!(matches!(ask(&mut good), Reply::Ok(_)));
-        hostile.get_mut().write_all(&[b'x'; 900]).unwrap();
-        assert!(matches!(ask(&mut hostile), Reply::Err { code: 2, .. }));
-        ends.recv().unwrap();
-        drop(silent);
-        ends.recv().unwrap();
-    }
-
-    #[test]
-    fn what_was_asked_is_done_although_the_client_is_gone() {
-        struct Count(Sender<()>, Sender<ConnectionId>);
-        impl Service for Count {
-            fn request(&self, _from: ConnectionId, _line: &[u8], answer: Answer) {
-                self.0.send(()).unwrap();
-                answer.send(&Reply::of(serde_json::json!({})));
-            }
-            fn closed(&self, connection: ConnectionId) {
-                self.1.send(connection).unwrap();
-            }
-            fn is_pinned(&self, _connection: ConnectionId) -> bool {
-                false
-            }
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let (done, dones) = crossbeam_channel::unbounded();
-        let (closed, ends) = crossbeam_channel::unbounded();
-        let listener = UnixListener::bind(&path).unwrap();
-        let _server =
-            Server::start(listener, Limits::standard(), Arc::new(Count(done, closed))).unwrap();
-        for _ in 0..50 {
-            let mut stream = UnixStream::connect(&path).unwrap();
-            stream.write_all(b"one\n").unwrap();
-            // The answer to the first line stays unread, so that the close resets the connection.
-            dones.recv().unwrap();
-            stream.write_all(b"two\nthree\n").unwrap();
-            drop(stream);
-            dones.recv().unwrap();
-            dones.recv().unwrap();
-            ends.recv().unwrap();
-        }
-    }
-
-    #[test]
-    fn the_oldest_idle_connection_makes_room() {
-        let (_server, path, _dir, ends) = serve(Limits {
-            connections: 2,
-            ..Limits::standard()
-        });
-        let mut first = BufReader::new(UnixStream::connect(&path).unwrap());
-        first.get_mut().write_all(b"a\n").unwrap();
-        ask(&mut first);
-        let mut second = BufReader::new(UnixStream::connect(&path).unwrap());
-        second.get_mut().write_all(b"b\n").unwrap();
-        ask(&mut second);
-        let mut third = BufReader::new(UnixStream::connect(&path).unwrap());
-        third.get_mut().write_all(b"c\n").unwrap();
-        ask(&mut third);
-        assert_eq!(ends.recv().unwrap(), ConnectionId(0));
-        second.get_mut().write_all(b"still here\n").unwrap();
-        assert!(matches!(ask(&mut second), Reply::Ok(_)));
-    }
-}
+mod tests;

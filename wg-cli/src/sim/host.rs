@@ -91,6 +91,7 @@ impl World<'_> {
                 pid: None,
                 start_ticks: None,
                 boot_id: Some(format!("boot-{}", self.boot)),
+                log_from: 0,
             });
         }
         let errno = match self.spawning {

@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 use super::fields::Fields;
 use super::files;
 use super::graph::ChatId;
+use super::lock;
 use super::{StoreError, Workspace, json};
 use crate::clock::Timestamp;
 use crate::names::{ChatState, StartReason};
+use std::time::Duration;
 
 /// The version of the format that is written.
 pub const VERSION: u32 = 1;
@@ -88,6 +90,17 @@ pub struct SpawnRecord {
     /// Of which boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
+    /// At which byte of the handler's log its own words begin.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_from: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A state of a later version is none that we know; it is no reason to lose the rest of the record.
@@ -123,11 +136,24 @@ impl ChatRecord {
         chat: ChatId,
         change: impl FnOnce(&mut Self),
     ) -> Result<Self, StoreError> {
+        Self::update_within(workspace, chat, lock::PATIENCE, change)
+    }
+
+    /// As [`ChatRecord::update`], for those who must not wait for a stopped process that has the file's lock.
+    ///
+    /// # Errors
+    /// As [`ChatRecord::update`]; [`StoreError::Busy`] when the time is over.
+    pub fn update_within(
+        workspace: &Workspace,
+        chat: ChatId,
+        patience: Duration,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<Self, StoreError> {
         let path = workspace.chat_state_path(chat);
         if let Some(parent) = path.parent() {
             files::create_directories(parent)?;
         }
-        files::locked(&files::with_suffix(&path, ".lock"), || {
+        files::locked_within(&files::with_suffix(&path, ".lock"), patience, || {
             let (mut file, before) = match read(workspace, chat) {
                 Ok(read) => read,
                 Err(StoreError::Corrupt { path, reason, .. }) => {

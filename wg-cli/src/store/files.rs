@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 
 use super::StoreError;
-pub use super::lock::{SideLock, locked};
+pub use super::lock::{SideLock, locked, locked_within};
 use super::service_state::start_ticks;
 use crate::clock::{self, Timestamp};
 

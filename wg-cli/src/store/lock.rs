@@ -14,7 +14,7 @@ use super::{StoreError, files};
 use crate::clock;
 
 /// How long a lock is waited for. Work under one takes milliseconds, on a slow disk perhaps seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a lock is tried where the kernel does not tell when it is free.
 const TRY_EVERY: Duration = Duration::from_millis(20);
@@ -87,6 +87,21 @@ pub fn locked<R, E: From<StoreError>>(
     work: impl FnOnce() -> Result<R, E>,
 ) -> Result<R, E> {
     let lock = SideLock::acquire(side_file)?;
+    let result = work();
+    drop(lock);
+    result
+}
+
+/// As [`locked`], with the time given to wait for the lock.
+///
+/// # Errors
+/// As [`locked`].
+pub fn locked_within<R, E: From<StoreError>>(
+    side_file: &Path,
+    patience: Duration,
+    work: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let lock = SideLock::acquire_within(side_file, patience)?;
     let result = work();
     drop(lock);
     result

@@ -6,6 +6,8 @@
     reason = "a test that cannot go on has failed, and says where"
 )]
 
+mod daemon;
+mod doctor;
 mod endings;
 mod endurance;
 mod errors;

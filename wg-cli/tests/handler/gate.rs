@@ -45,6 +45,8 @@ impl Daemon {
 
 impl Connection {
     /// Returns the next request that is not a sign of life.
+    ///
+    /// As a daemon of an earlier version it does not know how to wake a handler, which then watches for itself.
     fn request(&mut self) -> (String, u64) {
         loop {
             let mut line = String::new();
@@ -52,6 +54,10 @@ impl Connection {
             let request: Value = serde_json::from_str(&line).unwrap();
             let verb = request["cmd"].as_str().unwrap().to_owned();
             assert_eq!(request["chat_id"], 0);
+            if verb == "listen" {
+                self.say(&json!({ "ok": false, "error": "Invalid request: unknown variant" }));
+                continue;
+            }
             if verb != "turn_progress" {
                 return (verb, request["message_id"].as_u64().unwrap());
             }
@@ -174,7 +180,7 @@ fn a_daemon_that_comes_back_in_a_turn_is_told_of_it() {
     assert_eq!(connection.request(), ("turn_end".to_owned(), id));
     assert_eq!(world.answer_to(id).content, "go");
 
-    // Between turns the loss is noticed only when the next turn is asked for.
+    // Between turns it is looked for again, at the latest when the next turn is asked for.
     drop((connection, daemon));
     std::fs::remove_file(world.workspace.socket_path().unwrap()).unwrap();
     let daemon = Daemon::of(&world);

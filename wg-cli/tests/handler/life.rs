@@ -5,6 +5,7 @@ use std::process::Stdio;
 use crate::world::World;
 use wg_cli::clock;
 use wg_cli::exit_code::ExitCode;
+use wg_cli::patience::Patience;
 use wg_cli::presence::Presence;
 use wg_cli::store::chat_state::ChatRecord;
 use wg_cli::store::exit_record::ExitRecord;
@@ -99,7 +100,8 @@ fn a_handler_that_nobody_needs_leaves() {
 #[test]
 fn a_consumer_keeps_a_handler_until_it_goes() {
     let world = World::with_script_and("cat", "", "idle_timeout = \"50ms\"");
-    let presence = Presence::announce(&world.workspace, world.chat, "screen").unwrap();
+    let presence =
+        Presence::announce(&world.workspace, world.chat, "screen", Patience::Forever).unwrap();
     let handler = world.handler();
     world.wait_locked_by(handler.pid());
     // Twenty turns are many idle times; a handler that counted only messages would have left between two of them.

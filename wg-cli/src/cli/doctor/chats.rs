@@ -1,0 +1,107 @@
+//! The files of chats: states, torn lines, the registry.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::cli::finding::{Finding, Fix, Weight};
+use crate::clock;
+use crate::daemon::boot;
+use crate::failure::Failure;
+use crate::store::StoreError;
+use crate::store::chat_state::ChatRecord;
+use crate::store::files;
+use crate::store::graph::{ChatId, Loaded};
+use crate::store::jsonl::Appender;
+use crate::store::messages::{Message, Side};
+use crate::store::registry::Registry;
+use crate::store::workspace::Workspace;
+
+/// States that cannot be read, and states of chats that there are not.
+pub(super) fn states(workspace: &Workspace, loaded: &Loaded, fix: Fix) -> Vec<Finding> {
+    let chats = loaded.graph.chats();
+    let mut findings: Vec<Finding> = chats
+        .iter()
+        .filter_map(|chat| damaged(workspace, chat.id, fix))
+        .collect();
+    let known: BTreeSet<ChatId> = chats.iter().map(|chat| chat.id).collect();
+    // A chat whose line cannot be read is not a chat that is gone.
+    if loaded.warnings.is_empty()
+        && let Ok(strangers) = boot::states_without_chats(workspace, &known)
+    {
+        findings.extend(strangers.into_iter().map(|chat| {
+            let text = format!("there is a state of {chat}, which is not in the graph");
+            Finding::new("state", Weight::Warning, text).fixed_by(
+                "archive it, as the next start of the service does; nothing is ever started for it",
+                fix,
+                || Ok(boot::archive_state(workspace, chat)?),
+            )
+        }));
+    }
+    findings
+}
+
+/// A wish may stand in what cannot be read, so nothing starts until a person has decided.
+fn damaged(workspace: &Workspace, chat: ChatId, fix: Fix) -> Option<Finding> {
+    let error = ChatRecord::load(workspace, chat).err()?;
+    let text = format!(
+        "{chat}: {}; nothing starts, because a stop may have stood in it",
+        Failure::from(error)
+    );
+    let what = format!("set the file aside and leave the chat stopped; then wg chat resume {chat}");
+    Some(
+        Finding::new("state", Weight::Error, text).fixed_by(&what, fix, || {
+            ChatRecord::update(workspace, chat, |record| {
+                record.stopped_at = Some(clock::now());
+                record.wish_actor = Some("wg doctor".to_owned());
+                record.wish_reason = Some("its state could not be read".to_owned());
+            })?;
+            Ok(())
+        }),
+    )
+}
+
+/// A last line without its end: the trace of a crash or a full disk.
+pub(super) fn torn(dir: &Path, side: Side, chat: ChatId, fix: Fix) -> Option<Finding> {
+    let path = side.path(dir);
+    if !ends_torn(&path).ok()? {
+        return None;
+    }
+    let text = format!(
+        "the {} of {chat} ends in the middle of a line",
+        side.as_str()
+    );
+    Some(Finding::new("messages", Weight::Note, text).fixed_by(
+        "move that line to `*.corrupt` unless it is whole, as the next writer does",
+        fix,
+        || Ok(Appender::open(&path, |line| Message::parse(line, side).is_some()).map(drop)?),
+    ))
+}
+
+fn ends_torn(path: &Path) -> Result<bool, StoreError> {
+    let Some(mut file) = files::open_to_read(path)? else {
+        return Ok(false);
+    };
+    let mut last = [b'\n'];
+    let mut read = || {
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        Ok(())
+    };
+    read().map_err(StoreError::io("read", path))?;
+    Ok(last != *b"\n")
+}
+
+/// It says which directory is whose. It is never set aside: going on without it would begin a second history for every chat.
+pub(super) fn registry(workspace: &Workspace) -> Option<Finding> {
+    let error = Registry::load(workspace).err()?;
+    let text = format!(
+        "{}; no chat is served, because nobody knows which history is whose",
+        Failure::from(error)
+    );
+    Some(Finding::new("registry", Weight::Error, text).with_advice(
+        "put back a copy, or correct it: each session needs its directory's name and its aliases (chat-N, coordinator-N, N)",
+    ))
+}

@@ -1,0 +1,72 @@
+//! What a service and its handlers left behind when they were killed.
+
+use crate::cli::finding::{Finding, Fix, Weight};
+use crate::daemon::orphans;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::store::StoreError;
+use crate::store::workspace::Workspace;
+
+/// Whether a service holds this workspace.
+fn service_runs(workspace: &Workspace) -> bool {
+    session_lock::inspect(&workspace.service_dir()).is_ok_and(|found| found.is_held())
+}
+
+/// A socket at which nobody listens any more.
+pub(super) fn stale_socket(workspace: &Workspace, fix: Fix) -> Option<Finding> {
+    let socket = workspace.socket_path().ok()?;
+    if socket.symlink_metadata().is_err() || service_runs(workspace) {
+        return None;
+    }
+    let text = format!("nobody listens at `{}` any more", socket.display());
+    Some(Finding::new("socket", Weight::Note, text).fixed_by(
+        "remove it, as the next start does",
+        fix,
+        || {
+            // A service that started meanwhile has made its own.
+            if service_runs(workspace) {
+                return Ok(());
+            }
+            match std::fs::remove_file(&socket) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(StoreError::io("remove", &socket)(error).into())
+                }
+                _ => Ok(()),
+            }
+        },
+    ))
+}
+
+/// Processes of dead handlers.
+pub(super) fn left_behind(workspace: &Workspace, fix: Fix) -> Vec<Finding> {
+    let found = match orphans::orphans(workspace, service_runs(workspace)) {
+        Ok(found) => found,
+        Err(error) => {
+            let text = format!("the processes cannot be looked at: {error}");
+            return vec![Finding::new("orphan", Weight::Warning, text)];
+        }
+    };
+    let tell = |orphan: orphans::Orphan| {
+        let text = format!(
+            "`{}` (pid {}) was left behind by a dead handler of {}",
+            orphan.name, orphan.pid, orphan.chat
+        );
+        Finding::new("orphan", Weight::Warning, text).fixed_by(
+            "end it, with everything below it",
+            fix,
+            || match orphans::end(&orphan) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Failure::new(
+                    ExitCode::System,
+                    format!("pid {} does not end", orphan.pid),
+                )),
+                Err(error) => Err(Failure::new(
+                    ExitCode::System,
+                    "failed to look at the processes",
+                )
+                .caused_by(error)),
+            },
+        )
+    };
+    found.into_iter().map(tell).collect()
+}
