@@ -231,11 +231,12 @@ impl Host for ChatHost {
             Ok(_) => {}
             Err(StoreError::Busy { .. }) => {
                 let daemon = Arc::clone(&self.daemon);
-                self.daemon.in_lane(&format!("record:{}", chat.0), move || {
-                    if let Err(e) = write_down(&daemon.workspace, LOCK_ELSEWHERE) {
-                        log::warn!("{chat}: the pid of handler {pid}: {e}");
-                    }
-                });
+                self.daemon
+                    .in_lane(&format!("record:{}", chat.0), "spawn record", move || {
+                        if let Err(e) = write_down(&daemon.workspace, LOCK_ELSEWHERE) {
+                            log::warn!("{chat}: the pid of handler {pid}: {e}");
+                        }
+                    });
             }
             // The nonce in its environment still tells a later daemon whose it is.
             Err(e) => log::warn!("{chat}: the pid of handler {pid} could not be written down: {e}"),
