@@ -152,6 +152,7 @@ struct StopSummary {
     keep_handlers: bool,
     handlers_ended: u32,
     survivors: Vec<String>,
+    unreadable: u32,
 }
 
 fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
@@ -174,6 +175,7 @@ fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
         keep_handlers: args.keep_handlers,
         handlers_ended: stopped.handlers_ended,
         survivors: stopped.survivors.clone(),
+        unreadable: stopped.unreadable,
     };
     cx.report
         .answer(&summary, || stop_text(&stopped, args.keep_handlers))?;
@@ -190,7 +192,11 @@ fn stop_text(stopped: &Stopped, kept: bool) -> String {
         (false, 1) => ", 1 handler ended".to_owned(),
         (false, several) => format!(", {several} handlers ended"),
     };
-    format!("Service stopped (PID {pid}){handlers}")
+    let unseen = match stopped.unreadable {
+        0 => String::new(),
+        count => format!("; best effort: {count} processes could not be looked into"),
+    };
+    format!("Service stopped (PID {pid}){handlers}{unseen}")
 }
 
 fn survivors_are_a_failure(stopped: &Stopped) -> Outcome {

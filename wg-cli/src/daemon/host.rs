@@ -19,6 +19,7 @@ use supervisor::{
     StartReason as Cause, UnitId,
 };
 
+use super::descriptors::Descriptors;
 use super::{Daemon, books, holder, reap};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
@@ -53,6 +54,7 @@ const TAIL: u64 = 2048;
 pub(super) struct ChatHost {
     daemon: Arc<Daemon>,
     rules: RuleSet,
+    descriptors: Descriptors,
 }
 
 impl ChatHost {
@@ -60,6 +62,7 @@ impl ChatHost {
         Self {
             daemon,
             rules: RuleSet::handler(),
+            descriptors: Descriptors::raise(),
         }
     }
 
@@ -216,6 +219,7 @@ impl Host for ChatHost {
     }
 
     fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, start_ticks: u64) {
+        self.descriptors.restore_for(pid);
         let chat = chat_of(unit);
         let write_down = move |workspace: &Workspace, patience: Duration| {
             ChatRecord::update_within(workspace, chat, patience, |state| {

@@ -13,6 +13,7 @@
 
 pub(crate) mod books;
 pub(crate) mod boot;
+mod descriptors;
 mod events;
 mod explain;
 mod holder;

@@ -469,6 +469,10 @@ impl Daemon {
             let plural = if ended == 1 { "" } else { "es" };
             text = format!("{text}, {ended} process{plural} ended");
         }
+        if down.report.best_effort() {
+            let unseen = down.report.unreadable;
+            text = format!("{text}; best effort: {unseen} processes could not be looked into");
+        }
         Ok(self.change(chat, before != now || down.was_running, ended, text))
     }
 

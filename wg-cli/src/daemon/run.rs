@@ -339,6 +339,7 @@ impl Daemon {
             "handlers_ended": ended,
             "survivors": survivors,
             "best_effort": report.best_effort(),
+            "unreadable": report.unreadable,
         }));
         for answer in self.goodbyes.lock().drain(..) {
             answer.send(&reply);

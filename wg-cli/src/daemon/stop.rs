@@ -49,6 +49,8 @@ pub struct Stopped {
     pub handlers_ended: u32,
     /// Processes that are still there: `pid (name)`.
     pub survivors: Vec<String>,
+    /// Processes that the last look could not see into: where there are any, somebody may have been overlooked.
+    pub unreadable: u32,
 }
 
 /// Stops the daemon of this workspace; without one, ends the handlers that an earlier one left.
@@ -79,6 +81,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         pid: Some(holder.pid),
         handlers_ended: 0,
         survivors: Vec::new(),
+        unreadable: 0,
     };
     let mut deaf = false;
     match Client::connect(workspace) {
@@ -167,17 +170,19 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
         pid: None,
         handlers_ended: left.ended,
         survivors: left.survivors,
+        unreadable: 0,
     })
 }
 
 impl Stopped {
     /// Takes over what the daemon told of its end.
     fn take(&mut self, reply: &Map<String, Value>) {
-        self.handlers_ended = reply
-            .get("handlers_ended")
-            .and_then(Value::as_u64)
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0);
+        let number = |name: &str| {
+            let number = reply.get(name).and_then(Value::as_u64);
+            number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+        };
+        self.handlers_ended = number("handlers_ended");
+        self.unreadable = number("unreadable");
         for survivor in reply
             .get("survivors")
             .and_then(Value::as_array)

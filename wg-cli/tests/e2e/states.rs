@@ -316,3 +316,22 @@ fn archived_and_purged_by_a_person() {
     is(&world, "purged");
     world.stop();
 }
+
+#[test]
+fn the_daemon_raises_its_limit_of_open_files_and_its_agents_keep_the_former_one() {
+    let world = World::with_workspace();
+    let settings = "[agents.limit]\ncommand = [\"sh\", \"-c\", \"ulimit -S -n; cat >rest\"]\n";
+    fs::write(world.path(".wg/config.toml"), settings).unwrap();
+    world.wg(&["chat", "new", "--agent", "limit"]).ok();
+    let start = format!("ulimit -S -n 256; '{}' service start", crate::world::WG);
+    world.sh(&start, b"");
+    assert_eq!(world.wg(&["chat", "how many?"]).ok().stdout, "256\n");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", world.daemon_pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<&str> = line.unwrap().split_ascii_whitespace().collect();
+    assert_eq!(words[3], words[4], "{limits}");
+    assert_ne!(words[3], "256");
+    world.stop();
+}
