@@ -19,6 +19,7 @@ pub mod ops;
 pub mod patience;
 pub mod presence;
 pub mod process_signal;
+pub mod process_start;
 pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -122,7 +122,7 @@ words! {
         TurnFinished = "turn_finished",
         /// A turn was ended before its reply.
         TurnInterrupted = "turn_interrupted",
-        /// Work waits because the lane is full.
+        /// Work waits because the lane is full, or because another has the directory.
         LaneBlocked = "lane_blocked",
         /// A slot that nobody held was taken back.
         LaneReclaimed = "lane_reclaimed",

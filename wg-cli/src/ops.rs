@@ -218,6 +218,9 @@ pub struct ChatRow {
     pub name: Option<String>,
     /// What it is doing.
     pub state: ChatState,
+    /// What its turn waits for, where it is queued for something else than a slot.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// Since when.
     pub since: Option<Timestamp>,
     /// Its handler.

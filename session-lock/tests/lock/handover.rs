@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use session_lock::protocol::Step;
 use session_lock::{
     AcquireError, Freed, Kind, RefusedBecause, ReleaseRequest, ReleaseWatch, SessionLock,
     TakenOver, TakeoverError, TakeoverPolicy, Unproven, Wait, WaitError, inspect, request_release,
@@ -206,6 +207,32 @@ fn a_plain_request_is_obeyed_if_it_is_newer_than_the_lock() {
     ] {
         fs::write(marker(dir.path()), request).unwrap();
         assert_eq!(lock.is_release_requested(), obeyed, "{request:?}");
+    }
+}
+
+#[test]
+fn a_plain_request_that_comes_while_the_lock_is_taken_is_judged_by_its_time() {
+    for (step, request, obeyed) in [
+        // Cleared: it was there before anybody could know of us.
+        (Step::ReadRecord, "2999-01-01T00:00:00Z\n", false),
+        (Step::ClearMarker, "1999-01-01T00:00:00Z\n", false),
+        (Step::ClearMarker, "2999-01-01T00:00:00Z\n", true),
+        (Step::WriteClaim, "2999-01-01T00:00:00Z\n", true),
+        (Step::LinkRecord, "2999-01-01T00:00:00Z\n", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = marker(dir.path());
+        let options = SessionLock::options().observe(move |done| {
+            if done == step {
+                fs::write(&path, request).unwrap();
+            }
+        });
+        let lock = options.acquire(dir.path()).unwrap();
+        assert_eq!(
+            lock.is_release_requested(),
+            obeyed,
+            "{request:?} at {step:?}"
+        );
     }
 }
 

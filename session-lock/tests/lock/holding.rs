@@ -8,6 +8,8 @@ use session_lock::{
     AcquireError, HeldReason, Inspection, Kind, Released, SessionLock, Standing, inspect,
 };
 
+use crate::support::Player;
+
 #[test]
 fn a_second_acquisition_is_told_who_holds_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,6 +82,24 @@ fn what_was_deleted_is_put_back() {
         assert_eq!(lock.verify().unwrap(), Standing::Held, "{name}");
     }
     assert_eq!(lock.release().unwrap(), Released::Released);
+}
+
+#[test]
+fn who_lost_both_files_is_told_who_came_instead() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lock = SessionLock::try_acquire(dir.path(), Kind::Adapter).unwrap();
+    for name in [".handler.pid", ".handler.guard"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let mut other = Player::start("hold", dir.path());
+    assert!(other.hear().starts_with("held"));
+    let Standing::Lost { by: Some(by) } = lock.verify().unwrap() else {
+        panic!()
+    };
+    assert_eq!(by.pid, other.pid());
+    // The loser leaves the other one's files alone.
+    drop(lock);
+    assert_eq!(inspect(dir.path()).unwrap().holder().unwrap().pid, by.pid);
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "a test panics where it is wrong, and gives real deadlines"
 )]
 
+mod cases;
 mod crashes;
 mod directories;
 mod environment;

@@ -150,7 +150,10 @@ pub(super) fn table(report: &Report, rows: &[ChatRow]) -> String {
     for row in rows {
         table.row(&[
             ChatId(row.chat_id).to_string(),
-            row.state.to_string(),
+            match &row.waits_for {
+                Some(what) => format!("{}: {what}", row.state),
+                None => row.state.to_string(),
+            },
             row.since.map(|since| since.ago(now)).unwrap_or_default(),
             row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
             row.unread.to_string(),
@@ -158,7 +161,8 @@ pub(super) fn table(report: &Report, rows: &[ChatRow]) -> String {
             row.title.clone(),
         ]);
     }
-    table.to_text(|column, cell| match (column, ChatState::parse(cell)) {
+    let word = |cell: &str| ChatState::parse(cell.split_once(':').map_or(cell, |(word, _)| word));
+    table.to_text(|column, cell| match (column, word(cell)) {
         (1, Some(state)) => report.paint(mood(state), cell),
         _ => cell.to_owned(),
     })

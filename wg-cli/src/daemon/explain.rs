@@ -25,6 +25,7 @@ pub(super) struct Known {
     pub(super) task: ChatTask,
     pub(super) agent: String,
     pub(super) state: ChatState,
+    pub(super) waits_for: Option<String>,
     pub(super) machine: Option<supervisor::Explanation>,
     pub(super) reason: Option<String>,
     pub(super) last: Option<LastVerdict>,
@@ -67,6 +68,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         agent: agent_name(&daemon.config(), &task),
         task,
         state,
+        waits_for: daemon.turns.waits_for(chat),
         machine,
         reason,
         last,
@@ -95,6 +97,7 @@ pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Opt
         title: task.title.clone(),
         name: task.name.clone(),
         state,
+        waits_for: daemon.turns.waits_for(chat),
         since: machine.and_then(since),
         pid,
         unread: unread(&daemon.workspace, chat),
@@ -261,6 +264,7 @@ pub(super) fn words(known: &Known) -> Explanation {
             .unwrap_or_default();
         format!("{what} by {by}{when}")
     };
+    let queued: String;
     let (headline, next) = match known.state {
         ChatState::Running | ChatState::Adopted => {
             can(format!("wg chat attach {chat}"), "talk to it");
@@ -285,10 +289,19 @@ pub(super) fn words(known: &Known) -> Explanation {
         }
         ChatState::Queued => {
             can(format!("wg chat interrupt {chat}"), "give the turn up");
-            (
-                "queued: its turn waits for a slot",
-                "its turn begins when another one ends".to_owned(),
-            )
+            match &known.waits_for {
+                Some(what) => {
+                    queued = format!("queued: {what}");
+                    (
+                        queued.as_str(),
+                        "its turn begins when that is over".to_owned(),
+                    )
+                }
+                None => (
+                    "queued: its turn waits for a slot",
+                    "its turn begins when another one ends".to_owned(),
+                ),
+            }
         }
         ChatState::Idle => {
             can(format!("wg chat send {chat} TEXT"), "give it work");

@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::host::unit_of;
-use super::run::Ending;
 use super::{Control, Daemon, QUERY, explain, lanes, local, purge};
 use crate::chat::{Happened, Wish};
 use crate::clock;
@@ -90,6 +89,14 @@ impl Service for Requests {
                     queued.map(|ahead| json!({ "queued": true, "ahead": ahead })),
                 ));
             }
+            Request::TurnWaits {
+                chat_id,
+                message_id,
+                reason,
+            } => {
+                daemon.turn_waits(from, ChatId(chat_id), message_id, &reason);
+                answer.send(&Reply::of(json!({})));
+            }
             Request::TurnResume {
                 chat_id,
                 message_id,
@@ -115,16 +122,7 @@ impl Service for Requests {
             Request::Shutdown {
                 force,
                 keep_handlers,
-            } => {
-                let ending = match (keep_handlers, force) {
-                    (true, _) => Ending::Keep,
-                    (false, true) => Ending::Force,
-                    (false, false) => Ending::Stop,
-                };
-                // Answered when it has happened.
-                daemon.goodbyes.lock().push(answer);
-                drop(daemon.control.send(Control::Shutdown(ending)));
-            }
+            } => daemon.end_for(force, keep_handlers, answer),
             Request::Hello { .. }
             | Request::Status
             | Request::UserChat { .. }
@@ -323,6 +321,7 @@ impl Daemon {
             | Request::Shutdown { .. }
             | Request::Listen { .. }
             | Request::TurnBegin { .. }
+            | Request::TurnWaits { .. }
             | Request::TurnProgress { .. }
             | Request::TurnEnd { .. }
             | Request::TurnResume { .. } => {

@@ -26,7 +26,7 @@ use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::protocol::Reply;
-use crate::ipc::server::{Limits, Server};
+use crate::ipc::server::{Answer, Limits, Server};
 use crate::names::EventKind;
 use crate::store::config::Config;
 use crate::store::events::EventLog;
@@ -404,6 +404,19 @@ fn bind(path: &std::path::Path) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+impl Daemon {
+    /// Ends the service as a client asks for it, who is answered when it has happened.
+    pub(super) fn end_for(&self, force: bool, keep_handlers: bool, answer: Answer) {
+        let ending = match (keep_handlers, force) {
+            (true, _) => Ending::Keep,
+            (false, true) => Ending::Force,
+            (false, false) => Ending::Stop,
+        };
+        self.goodbyes.lock().push(answer);
+        drop(self.control.send(Control::Shutdown(ending)));
+    }
 }
 
 /// Writes the one line that the starter waits for, and closes standard output.

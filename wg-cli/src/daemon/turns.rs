@@ -30,6 +30,8 @@ type Key = (ConnectionId, ChatId, u64);
 
 #[derive(Debug)]
 enum Turn {
+    /// Not asked for yet: its handler waits for something else, in words.
+    Blocked(String),
     /// Asked for; the place in the lane, once it is known.
     Waiting(Option<Reservation>),
     Running(Slot),
@@ -58,8 +60,18 @@ impl Turns {
     /// Whether the chat's handler waits for its turn.
     pub(super) fn is_waiting(&self, chat: ChatId) -> bool {
         let open = self.open.lock();
-        open.iter()
-            .any(|((_, of, _), turn)| *of == chat && matches!(turn, Turn::Waiting(_)))
+        open.iter().any(|((_, of, _), turn)| {
+            *of == chat && matches!(turn, Turn::Waiting(_) | Turn::Blocked(_))
+        })
+    }
+
+    /// What the chat's turn waits for, where that is not a slot.
+    pub(super) fn waits_for(&self, chat: ChatId) -> Option<String> {
+        let open = self.open.lock();
+        open.iter().find_map(|((_, of, _), turn)| match turn {
+            Turn::Blocked(reason) if *of == chat => Some(reason.clone()),
+            Turn::Blocked(_) | Turn::Waiting(_) | Turn::Running(_) => None,
+        })
     }
 
     /// Whether the connection has or wants a turn: it is a handler's.
@@ -90,7 +102,7 @@ impl Turns {
                     place.cancel();
                 }
                 // Granted in this very moment: the grant finds its entry gone and gives the slot back.
-                Turn::Waiting(None) => {}
+                Turn::Waiting(None) | Turn::Blocked(_) => {}
                 Turn::Running(slot) => drop(slot),
             }
         }
@@ -128,6 +140,27 @@ impl Daemon {
             *known = Some(place);
         }
         Ok(ahead)
+    }
+
+    /// Notes what a handler waits for before it asks for its turn. That ends when it asks, gives up, or is gone.
+    pub(super) fn turn_waits(&self, from: ConnectionId, chat: ChatId, message: u64, reason: &str) {
+        let key = (from, chat, message);
+        {
+            let mut open = self.turns.open.lock();
+            match open.get(&key) {
+                Some(Turn::Blocked(known)) if *known == reason => return,
+                None | Some(Turn::Blocked(_)) => {
+                    open.insert(key, Turn::Blocked(reason.to_owned()));
+                }
+                // It is said late: the turn was asked for since.
+                Some(Turn::Waiting(_) | Turn::Running(_)) => return,
+            }
+        }
+        self.event(
+            EventKind::LaneBlocked,
+            Some(chat),
+            &format!("the turn of message {message} waits: {reason}"),
+        );
     }
 
     /// Takes in a turn that was running before this daemon: it has its slot at once, even over the width.
@@ -176,7 +209,7 @@ impl Daemon {
             Some(Turn::Waiting(Some(place))) => {
                 place.cancel();
             }
-            Some(Turn::Waiting(None)) | None => {}
+            Some(Turn::Waiting(None) | Turn::Blocked(_)) | None => {}
         }
     }
 

@@ -38,9 +38,12 @@ impl Handler<'_> {
     pub(super) fn admit(&mut self, message: u64) -> Result<Admission, Failure> {
         let directory = match self.agent.exclusive {
             Exclusive::None => None,
-            Exclusive::Dir => match self.claim_directory()? {
+            Exclusive::Dir => match self.claim_directory(message)? {
                 Ok(lock) => lock,
-                Err(end) => return Ok(Admission::Instead(end)),
+                Err(end) => {
+                    self.gate.end(message);
+                    return Ok(Admission::Instead(end));
+                }
             },
         };
         Ok(match self.take_turn(message)? {
@@ -49,7 +52,10 @@ impl Handler<'_> {
         })
     }
 
-    fn claim_directory(&mut self) -> Result<Result<Option<Box<DirLock>>, TurnEnd>, Failure> {
+    fn claim_directory(
+        &mut self,
+        message: u64,
+    ) -> Result<Result<Option<Box<DirLock>>, TurnEnd>, Failure> {
         let registry = directory::registry(self.workspace);
         let mut told = String::new();
         loop {
@@ -61,11 +67,14 @@ impl Handler<'_> {
                     let message = format!("failed to lock the directory `{}`", self.cwd.display());
                     return Err(Failure::new(ExitCode::System, message).caused_by(error));
                 }
-                Claimed::HeldBy(words) => {
+                Claimed::HeldBy { who, directory } => {
+                    let words = format!("directory held by {who}");
                     if words != told {
-                        log::info!("queued: {words}");
+                        log::info!("queued: {words}: `{}`", directory.display());
                         told = words;
                     }
+                    // Said each time: the daemon may be another one by now.
+                    self.gate.wait_for(message, &told, clock::steady());
                 }
             }
             if let Some(end) = self.withdrawn() {

@@ -25,8 +25,13 @@ pub fn registry(workspace: &Workspace) -> PathBuf {
 pub(crate) enum Claimed {
     /// The directory is ours.
     Yes(Box<DirLock>),
-    /// Somebody else has it, in words.
-    HeldBy(String),
+    /// Somebody else has it, or one above or below.
+    HeldBy {
+        /// Who, in words.
+        who: String,
+        /// The directory that is held.
+        directory: PathBuf,
+    },
     /// It cannot be locked at all.
     Failed(DirLockError),
 }
@@ -53,7 +58,10 @@ pub(crate) fn claim(registry: &Path, directory: &Path, chat: &str) -> Claimed {
                 (None, Some(holder)) => format!("pid {}", holder.pid),
                 (None, None) => "another process".to_owned(),
             };
-            Claimed::HeldBy(format!("directory `{}` is held by {who}", held.display()))
+            Claimed::HeldBy {
+                who,
+                directory: held,
+            }
         }
         Err(error) => Claimed::Failed(error),
     }

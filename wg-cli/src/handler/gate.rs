@@ -140,6 +140,18 @@ impl Gate {
         })
     }
 
+    /// Tells the daemon what the turn of a message waits for before it can be asked for.
+    pub(crate) fn wait_for(&mut self, message: u64, reason: &str, now: Instant) {
+        // Whatever is said meanwhile is about no turn that runs; unread answers would fill the socket.
+        self.hear();
+        self.look_for_daemon(now);
+        self.send(&Request::TurnWaits {
+            chat_id: self.chat,
+            message_id: message,
+            reason: reason.to_owned(),
+        });
+    }
+
     /// Begins to look for a daemon while a turn runs without one.
     pub(crate) fn look_out(&mut self, now: Instant) {
         let after = if self.known {

@@ -132,6 +132,15 @@ pub enum Request {
         /// The message of the inbox that is to be answered.
         message_id: u64,
     },
+    /// A handler wants to begin a turn, and waits for something else before it may ask for it.
+    TurnWaits {
+        /// The chat.
+        chat_id: u32,
+        /// The message of the inbox that is to be answered.
+        message_id: u64,
+        /// For what, such as `directory held by chat-2`.
+        reason: String,
+    },
     /// The agent of a turn showed a sign of life.
     TurnProgress {
         /// The chat.

@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use session_lock::{Inspection, inspect};
 
+use crate::golden;
 use crate::process::{Process, wait_gone};
 use crate::world::{Running, World};
 
@@ -231,4 +232,85 @@ fn a_hold_lasts_without_a_process_until_it_is_released() {
         .wg(&["lock", "run", "--dir", "d/sub", "--", "true"])
         .ok();
     assert!(world.processes().is_empty());
+}
+
+#[test]
+fn agents_that_want_their_directory_alone_take_turns_in_it_and_say_who_has_it() {
+    let world = World::with_workspace();
+    let agent = world.script(
+        "agent.sh",
+        "#!/bin/sh\nread text\necho \"in $text\" >> log\n\
+         if [ \"$text\" = first ]; then read line < gate; fi\n\
+         echo \"out $text\" >> log\necho \"answer to $text\"\n",
+    );
+    let config = format!(
+        "[service]\nagent = \"alone\"\nmax_turns = 4\n\n\
+         [agents.alone]\ncommand = [\"{}\"]\nprotocol = \"stdin\"\nexclusive = \"dir\"\n",
+        agent.display()
+    );
+    std::fs::write(world.path(".wg/config.toml"), config).unwrap();
+    world.sh("mkfifo gate", b"");
+    for id in ["chat-2", "chat-3"] {
+        let here = world.here();
+        let here = here.to_str().unwrap();
+        world.wg(&["chat", "new", "--id", id, "--cwd", here]).ok();
+    }
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "2", "first"]).ok();
+    world.wait_for_file("log", |log| log.contains("in first"));
+    world.wg(&["chat", "send", "3", "second"]).ok();
+    world.wait_for_file(".wg/service/events.jsonl", |events| {
+        events.contains("waits: directory held by chat-2")
+    });
+
+    let list = world.wg(&["chat", "list"]).ok().stdout;
+    assert!(list.contains("queued: directory held by chat-2"), "{list}");
+    let rows = world.json(&["chat", "list"]);
+    let row = rows["chats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["chat_id"] == 3);
+    let row = row.unwrap_or_else(|| panic!("{rows}"));
+    assert_eq!(row["state"], "queued");
+    assert_eq!(row["waits_for"], "directory held by chat-2");
+    let why = world.wg(&["why", "3"]).ok().stdout;
+    assert!(why.contains("queued: directory held by chat-2"), "{why}");
+    let status = world.json(&["lock", "status", "."]);
+    assert_eq!(status["note"]["by"], "chat-2");
+
+    world.sh("echo go > gate", b"");
+    world.wait_for_file("log", |log| log.contains("out second"));
+    assert_eq!(
+        world.read("log"),
+        "in first\nout first\nin second\nout second\n"
+    );
+    world.wg(&["service", "stop"]).ok();
+    assert_eq!(world.json(&["lock", "status", "."])["state"], "free");
+}
+
+#[test]
+fn every_lock_verb_keeps_its_schema() {
+    let world = world();
+    let check = |name: &str, args: &[&str]| {
+        golden::check_schema(&world, &format!("json/{name}"), &world.json(args));
+    };
+    check("lock-status-free", &["lock", "status", "d"]);
+    check(
+        "lock-hold",
+        &["lock", "hold", "d", "--by", "ann", "--reason", "a rebase"],
+    );
+    check("lock-release-hold", &["lock", "release", "d", "--force"]);
+    let mut holder = holder(&world, "d", "cd d; echo in; read line");
+    let torn = world.path("../home/.local/state/wg/locks/torn");
+    std::fs::create_dir(&torn).unwrap();
+    check("lock-status", &["lock", "status", "d"]);
+    check("lock-list", &["lock", "list"]);
+    std::fs::remove_dir(torn).unwrap();
+    let refused = world.wg(&["lock", "run", "--json", "--dir", "d", "--", "true"]);
+    golden::check_schema(&world, "json/lock-run-held", &refused.with_code(75).json());
+    let asked = world.json(&["lock", "release", "d", "--wait", "0"]);
+    golden::check_schema(&world, "json/lock-release", &asked);
+    holder.say("\n");
+    holder.finish().ok();
 }

@@ -26,6 +26,7 @@ mod purge;
 mod purge_others;
 mod real_agents;
 mod run;
+mod session_check;
 mod states;
 mod verbs;
 mod waking;

@@ -228,7 +228,7 @@ fn an_agent_that_shares_its_directory_with_nobody_waits_for_it() {
             .env("WG_LOG", "info")
             .env("XDG_STATE_HOME", world.path("state")),
     );
-    let queued = handler.first_error_line_with("queued: directory");
+    let queued = handler.first_error_line_with("queued: directory held by");
     assert!(
         queued.contains(&format!("held by pid {}", std::process::id())),
         "{queued}"

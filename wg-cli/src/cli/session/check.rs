@@ -1,16 +1,17 @@
 //! `wg session check`: sessions and chats that do not fit together, and locks that nobody holds any more.
 
+mod lock;
+
 use std::collections::BTreeMap;
 
-use session_lock::{Inspection, Kind, SessionLock};
+use session_lock::{Held, Inspection};
 
 use super::look;
 use super::target::Target;
 use crate::cli::args::session::Check;
 use crate::cli::context::Context;
 use crate::cli::finding::{self, Finding, Fix, Weight};
-use crate::exit_code::ExitCode;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::store::graph::ChatId;
 use crate::store::registry::Registry;
 use crate::store::workspace::Workspace;
@@ -30,85 +31,60 @@ pub(in crate::cli) fn findings(
     let targets = Target::all(cx, workspace)?;
     let mut findings = Vec::new();
     for target in &targets {
-        findings.extend(lock(target, fix)?);
+        findings.extend(lock::finding(target, fix)?);
     }
-    findings.extend(strangers(&targets));
+    findings.extend(strangers(&targets)?);
     if let Some(registry) = Registry::load(workspace)? {
         findings.extend(registered(workspace, &registry, fix));
     }
     Ok(findings)
 }
 
-/// What a dead holder left. Nobody has to tidy up after it: the next one takes it over.
-fn lock(target: &Target, fix: Fix) -> Outcome<Option<Finding>> {
-    let text = match look(target)? {
-        Inspection::Stale { holder, .. } => format!(
-            "the lock of {} was left by pid {}, which is gone",
-            target.name, holder.pid
-        ),
-        Inspection::Corrupt { path, node: None } => {
-            format!("`{}` is no record of a lock", path.display())
-        }
-        Inspection::Corrupt {
-            path,
-            node: Some(node),
-        } => {
+/// Sessions of chats that are not in the graph: their histories are kept, and nobody serves them. And second sessions of
+/// chats that are: nobody reads what is in them.
+fn strangers(targets: &[Target]) -> Outcome<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for target in targets.iter().filter(|target| target.chat.is_none()) {
+        let name = target.dir.file_name().unwrap_or_default();
+        let Some(chat) = ChatId::from_any_form(&name.to_string_lossy()) else {
+            continue;
+        };
+        let dir = target.dir.display();
+        // A name that means a chat leads to the session that the chat uses.
+        let mut end = String::new();
+        let used = targets.iter().find(|other| other.chat == Some(chat));
+        let finding = if let Some(used) = used {
             let text = format!(
-                "`{}` is {node}, and the session cannot be locked",
-                path.display()
+                "`{dir}` is a duplicate: {chat} keeps its session in `{}`, and nobody reads this one",
+                used.dir.display()
             );
-            return Ok(Some(
-                Finding::new("lock", Weight::Error, text).with_advice("remove it"),
-            ));
-        }
-        // Free, held, or something that only a later version knows.
-        Inspection::Free | _ => return Ok(None),
-    };
-    Ok(Some(Finding::new("lock", Weight::Note, text).fixed_by(
-        "take it over and release it, as the next handler does",
-        fix,
-        || {
-            // Whoever takes it in this moment is welcome to it.
-            match SessionLock::try_acquire(&target.dir, Kind::Adapter) {
-                Ok(lock) => lock.release().map(drop).map_err(|error| {
-                    Failure::new(
-                        ExitCode::System,
-                        format!("failed to release {}", target.name),
-                    )
-                    .caused_by(error)
-                }),
-                Err(session_lock::AcquireError::Held { .. }) => Ok(()),
-                Err(error) => Err(Failure::new(
-                    ExitCode::System,
-                    format!("failed to lock {}", target.name),
-                )
-                .caused_by(error)),
-            }
-        },
-    )))
-}
-
-/// Sessions of chats that are not in the graph: their histories are kept, and nobody serves them.
-fn strangers(targets: &[Target]) -> Vec<Finding> {
-    let of_unknown_chats = targets.iter().filter(|target| {
-        let name = target
-            .dir
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        target.chat.is_none() && name.is_some_and(|name| ChatId::from_any_form(&name).is_some())
-    });
-    of_unknown_chats
-        .map(|target| {
-            let text = format!(
-                "`{}` belongs to a chat that is not in the graph",
-                target.dir.display()
-            );
+            Finding::new("session", Weight::Warning, text)
+                .with_advice("take from it what is missed there, and remove it")
+        } else {
+            end = format!("end it: wg session takeover {}", target.name);
+            let text = format!("`{dir}` belongs to a chat that is not in the graph");
             Finding::new("session", Weight::Warning, text).with_advice(format!(
                 "if nobody misses it: wg session rm {}",
                 target.name
             ))
-        })
-        .collect()
+        };
+        findings.push(finding);
+        if let Inspection::Held(Held {
+            holder: Some(holder),
+            ..
+        }) = look(target)?
+        {
+            let text = format!(
+                "pid {} ({}) is an orphan: it serves `{dir}`, which no chat uses",
+                holder.pid, holder.kind
+            );
+            if end.is_empty() {
+                end = format!("end it: kill {}", holder.pid);
+            }
+            findings.push(Finding::new("session", Weight::Warning, text).with_advice(end));
+        }
+    }
+    Ok(findings)
 }
 
 fn registered(workspace: &Workspace, registry: &Registry, fix: Fix) -> Vec<Finding> {
