@@ -151,10 +151,19 @@ impl Journal {
 
     /// Waits for a line of one lane that contains a phrase.
     pub(crate) fn wait_for(&self, lane: &str, phrase: &str) -> String {
+        self.wait_until(|line| is_of(line, lane, phrase))
+    }
+
+    /// Waits for a line that contains a phrase, of whatever lane.
+    pub(crate) fn wait_for_any(&self, phrase: &str) -> String {
+        self.wait_until(|line| line.contains(phrase))
+    }
+
+    fn wait_until(&self, is_it: impl Fn(&str) -> bool) -> String {
         let deadline = far();
         let mut lines = self.lock();
         loop {
-            if let Some(line) = lines.iter().find(|line| is_of(line, lane, phrase)) {
+            if let Some(line) = lines.iter().find(|line| is_it(line)) {
                 return line.clone();
             }
             let left = deadline

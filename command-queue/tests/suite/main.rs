@@ -5,6 +5,7 @@ mod closing;
 mod common;
 mod core;
 mod driver;
+mod hostile;
 mod incident;
 mod model;
 mod order;
