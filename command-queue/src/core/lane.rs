@@ -5,6 +5,8 @@
 //! the whole fence, and it is per task: taking one slot back cannot touch a healthy sibling.
 
 mod reclaim;
+#[cfg(test)]
+mod shortcut;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

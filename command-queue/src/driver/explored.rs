@@ -137,6 +137,11 @@ impl World {
                 }
                 let mut steps = Vec::new();
                 let mut state = self.lane.lock_unread();
+                let place = (task.seq, task.index);
+                if stay && let Some(next) = self.lane.succeed(&mut state, place, self.now) {
+                    claimed = Some(next);
+                    continue;
+                }
                 state.core.finish(
                     task.seq,
                     task.index,

@@ -126,14 +126,14 @@ fn a_listener_that_blocks_delays_no_lane() {
     let queue = queue();
     queue.configure_lane("deaf", hasty()).unwrap();
     let (let_go, held) = mpsc::channel::<()>();
-    let (heard, hears) = mpsc::channel();
+    let (called, calls) = mpsc::channel();
     let held = Mutex::new(held);
     queue.on_event(move |_| {
-        heard.send(()).ok();
+        called.send(()).ok();
         held.lock().unwrap().recv().ok();
     });
     let first = Stuck::start(&queue, "deaf");
-    hears.recv().unwrap();
+    calls.recv().unwrap();
     // The listener hangs in the first event; the slot goes back all the same.
     let next = queue.submit("deaf", patient(), |_| "ran").unwrap();
     assert_eq!(next.wait_until(far()).unwrap(), Ok("ran"));
@@ -170,7 +170,7 @@ fn a_probe_that_never_answers_is_given_up_and_the_slot_goes_back() {
 
 #[test]
 fn closing_in_a_storm_of_submissions_loses_nothing_and_accepts_nothing_afterwards() {
-    const SUBMITTERS: u64 = 8;
+    const SUBMITTERS: u8 = 8;
     for (round, how) in [Close::Drain, Close::Now, Close::Drain, Close::Now]
         .into_iter()
         .enumerate()
@@ -181,8 +181,8 @@ fn closing_in_a_storm_of_submissions_loses_nothing_and_accepts_nothing_afterward
             AtomicU64::new(0),
             Arc::new(AtomicU64::new(0)),
         );
-        let start = Barrier::new(SUBMITTERS as usize + 1);
-        let refused_once = (Mutex::new(0_u64), Condvar::new());
+        let start = Barrier::new(usize::from(SUBMITTERS) + 1);
+        let refused_once = (Mutex::new(0_u8), Condvar::new());
         thread::scope(|scope| {
             for submitter in 0..SUBMITTERS {
                 let (queue, accepted, answered) = (&queue, &accepted, &answered);
@@ -192,7 +192,7 @@ fn closing_in_a_storm_of_submissions_loses_nothing_and_accepts_nothing_afterward
                     let mut handles = Vec::new();
                     for n in 0.. {
                         let ran = Arc::clone(ran);
-                        let lane = format!("storm-{}", (submitter + n) % 3);
+                        let lane = format!("storm-{}", (u64::from(submitter) + n) % 3);
                         let task = move |_: &command_queue::TaskContext| {
                             ran.fetch_add(1, Ordering::SeqCst);
                         };
