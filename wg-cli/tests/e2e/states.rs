@@ -16,6 +16,9 @@ use crate::world::World;
 const PATIENT: &str =
     "[agents.patient]\ncommand = [\"sh\", \"-c\", \": >busy; read line <go; echo done\"]\n";
 
+/// As many turns at once, whatever machine this is.
+const TWO_TURNS: &str = "[service]\nmax_turns = 2\n";
+
 /// A workspace with these settings, an agent that waits for a word, and a chat of that agent.
 fn world_with(settings: &str) -> World {
     let world = World::with_workspace();
@@ -180,7 +183,7 @@ fn children(pid: i32) -> Vec<i32> {
 
 #[test]
 fn running_while_it_answers() {
-    let world = world_with("");
+    let world = world_with(TWO_TURNS);
     busy(&world);
     is(&world, "running");
     let_go(&world);
@@ -188,7 +191,7 @@ fn running_while_it_answers() {
 
 #[test]
 fn adopted_by_the_daemon_after_the_one_that_started_it() {
-    let world = world_with("");
+    let world = world_with(TWO_TURNS);
     busy(&world);
     let daemon = world.daemon_pid();
     kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
@@ -274,7 +277,7 @@ fn parked_where_its_agent_cannot_be_started() {
 #[test]
 fn stopping_until_nobody_is_left() {
     let world = world_with(
-        "[service]\nstop_grace = \"1h\"\n[agents.stubborn]\ncommand = [\"sh\", \"-c\", \"trap '' INT TERM HUP; : >busy; sleep 600; sleep 600\"]\n",
+        "[service]\nmax_turns = 2\nstop_grace = \"1h\"\n[agents.stubborn]\ncommand = [\"sh\", \"-c\", \"trap '' INT TERM HUP; : >busy; sleep 600; sleep 600\"]\n",
     );
     world
         .wg(&["service", "set-executor", "alpha", "--executor", "stubborn"])
