@@ -40,6 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let only_stops = std::env::args().any(|arg| arg == "--stops");
     let quick = std::env::args().any(|arg| arg == "--quick");
+    let mut args = std::env::args();
+    let only_size: Option<usize> = args
+        .find(|arg| arg == "--units")
+        .and_then(|_| args.next()?.parse().ok());
     let bin = std::env::current_exe()?;
     let base = std::env::temp_dir().join(format!("bench-supervisor-{}", std::process::id()));
     fs::create_dir_all(&base)?;
@@ -48,9 +52,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         report,
         "peer            units  restart p50/p99 ms  start ms  stop ms  and itself ms  500 killed ms  PSS KiB  wake-ups/s"
     )?;
-    for size in SIZES.into_iter().filter(|_| !only_stops) {
+    let sizes = SIZES.into_iter().filter(|_| !only_stops);
+    for size in sizes.filter(|size| only_size.is_none_or(|only| only == *size)) {
         for peer in Peer::all(&bin) {
-            if quick && size == 1_000 && peer.name() != "ours" {
+            if quick && (size == 1_000 && peer.name() != "ours" || peer.is_slow()) {
                 continue;
             }
             let directory = base.join(format!("{}-{size}", peer.name()));

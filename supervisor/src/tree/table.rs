@@ -370,9 +370,25 @@ fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
-    fs::File::open(path)?.read_to_end(buffer)?;
-    Ok(())
+    let mut file = fs::File::open(path)?;
+    // Not `read_to_end`, which asks twice for a size that files of `/proc` do not have:
+    // a pass reads hundreds of them.
+    loop {
+        let filled = buffer.len();
+        buffer.resize(filled + CHUNK, 0);
+        let read = file.read(&mut buffer[filled..]);
+        buffer.truncate(filled + read.as_ref().map_or(0, |count| *count));
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
+
+/// Most files of `/proc` are read in one go.
+const CHUNK: usize = 4_096;
 
 fn owner(meta: &fs::Metadata) -> u32 {
     use std::os::unix::fs::MetadataExt;
