@@ -1,6 +1,8 @@
 //! The only module that prints: results on stdout, everything else on stderr.
 //!
 //! A closed pipe on stdout is no error: whoever reads has seen enough. It is remembered, so that a verb that streams can stop.
+//!
+//! Under `--json` every line of stderr is a JSON document too: `{"error":…,"code":…}` for what went wrong, `{"note":…}` for the rest.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
@@ -26,6 +28,8 @@ pub enum Paint {
     Faint,
     /// A heading.
     Strong,
+    /// What the next key is about.
+    Chosen,
 }
 
 impl Paint {
@@ -36,6 +40,7 @@ impl Paint {
             Self::Bad => "31",
             Self::Faint => "2",
             Self::Strong => "1",
+            Self::Chosen => "7",
         }
     }
 }
@@ -150,6 +155,18 @@ impl Report {
         self.write_out(&text)
     }
 
+    /// Tells that something was done: as [`Report::answer`], and silent under `-q`, where the exit code says it.
+    ///
+    /// # Errors
+    ///
+    /// Standard output cannot be written.
+    pub fn done<T: Serialize>(&self, dto: &T, text: impl FnOnce() -> String) -> Outcome<()> {
+        if self.voice.quiet && !self.voice.json {
+            return Ok(());
+        }
+        self.answer(dto, text)
+    }
+
     /// Prints one JSON value on one line, for verbs that stream.
     ///
     /// # Errors
@@ -201,21 +218,30 @@ impl Report {
     /// Says on stderr what is going on, unless `-q`.
     pub fn note(&self, text: &str) {
         if !self.voice.quiet {
-            self.write_err(&format!("{}\n", one_line(text)));
+            self.say(text, one_line);
         }
     }
 
     /// Says on stderr what `-v` asked for.
     pub fn detail(&self, text: &str) {
         if self.voice.verbose > 0 && !self.voice.quiet {
-            self.write_err(&format!("{}\n", one_line(text)));
+            self.say(text, one_line);
         }
     }
 
     /// Shows on stderr what belongs to an error that follows, over as many lines as it has.
     pub fn aside(&self, text: &str) {
         if !self.voice.quiet {
-            self.write_err(&format!("{}\n", tame(text.trim_matches('\n'))));
+            self.say(text.trim_matches('\n'), tame);
+        }
+    }
+
+    /// One JSON document a line, or the text in a form that a terminal can bear.
+    fn say(&self, text: &str, bearable: fn(&str) -> String) {
+        if self.voice.json {
+            self.write_err(&note_as_json(text));
+        } else {
+            self.write_err(&format!("{}\n", bearable(text)));
         }
     }
 
@@ -236,8 +262,12 @@ impl Report {
         self.progress_shown.replace(true);
     }
 
-    /// Prints the one sentence that says what went wrong and what helps.
+    /// Prints the one sentence that says what went wrong and what helps; under `--json` the same as one JSON document on one line.
     pub fn failure(&self, failure: &Failure) {
+        if self.voice.json {
+            self.write_err(&FailureDto::of(failure).to_line());
+            return;
+        }
         let prefix = paint_if(self.colour_err, Paint::Bad, "error:");
         self.write_err(&format!("{prefix} {}\n", sentence(&failure.to_string())));
     }
@@ -284,6 +314,58 @@ impl Report {
             drop(io::stderr().lock().write_all(b"\r\x1b[K"));
         }
     }
+}
+
+/// What went wrong, for `--json`.
+#[derive(Debug, Serialize)]
+struct FailureDto {
+    /// The whole sentence, as a person reads it.
+    error: String,
+    /// What the process leaves with.
+    code: u8,
+    /// What that code means.
+    meaning: &'static str,
+    /// What failed, without cause and cure.
+    message: String,
+    /// Why, the nearest cause first.
+    causes: Vec<String>,
+    /// What helps.
+    cure: Option<String>,
+}
+
+impl FailureDto {
+    fn of(failure: &Failure) -> Self {
+        Self {
+            error: sentence(&failure.to_string()),
+            code: failure.code.code(),
+            meaning: failure.code.meaning(),
+            message: sentence(failure.message()),
+            causes: failure
+                .causes()
+                .iter()
+                .map(|cause| sentence(cause))
+                .collect(),
+            cure: failure.cure().map(one_line),
+        }
+    }
+
+    fn to_line(&self) -> String {
+        let line = serde_json::to_string(self).expect("because texts and a number are JSON");
+        format!("{line}\n")
+    }
+}
+
+/// Something said on stderr under `--json`: one document on one line.
+#[must_use]
+pub fn note_as_json(text: &str) -> String {
+    format!("{}\n", serde_json::json!({ "note": text }))
+}
+
+/// Colours a word for a screen, which is always a terminal; `NO_COLOR` leaves what marks a place and takes the rest.
+#[must_use]
+pub fn paint_for_a_terminal(paint: Paint, text: &str) -> String {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    paint_if(!no_colour || paint == Paint::Chosen, paint, text)
 }
 
 fn paint_if(colour: bool, paint: Paint, text: &str) -> String {

@@ -19,18 +19,65 @@ use crate::report::{Colour, Voice};
     version,
     max_term_width = 80,
     about = "Keeps AI chat agents alive without crash loops, stuck locks or lost messages",
-    before_help = "Start here:  wg up \"hello\"",
+    help_template = "\
+Start here:  wg up \"hello\"
+
+{about}
+
+{usage-heading} {usage}
+
+Talk
+  up           whatever is missing is made, then: a message, or a conversation
+  chat         new, list, show, send, read, attach, stop, resume, interrupt,
+               retry, archive, restore, delete; `wg chat MESSAGE` waits
+
+See what is going on
+  why          the state of a chat, what led to it, what comes next, what helps
+  top          all chats, live
+  list, show   the tasks of the graph, chats included
+  which        which workspace this is, and why
+
+Keep it running
+  service      start, stop, restart, status, reload, pause, resume, logs,
+               events, install; purge-chats ends every agent
+  session      list, status, release, takeover, check, new, alias, rm:
+               who holds a chat, and how to get it
+
+One command, any program
+  run          again after each failure, under the same supervisor
+  lock         run, list, status, hold, release: one writer per directory
+
+Upkeep
+  init         make a workspace here
+  doctor       what is wrong, and the fix
+  migrate      chat-rename: bring an earlier workspace up to date
+  completions, man
+               for your shell and your manual
+
+What the service itself runs
+  nex          serve a chat in this process, or a private one
+  spawn-task   become the handler of a chat's task
+
+Options:
+{options}
+
+`wg help VERB`, or --help after any verb, has examples.{after-help}",
     after_help = "\
 Examples:
-  wg up \"hello\"                     answer one message, whatever it takes to set up
-  wg chat new --agent claude         a chat with an agent of your choice
-  wg chat send chat-1 \"fix the test\" leave a message and go on
-  wg why                             what is not simply running, and what helps
-  wg service purge-chats             end every agent; histories stay
+  wg up \"hello\"                answer one message, whatever it takes to set up
+  wg chat new --agent claude    a chat with an agent of your choice
+  wg chat send chat-1 \"go on\"  leave a message and do something else
+  wg why                        what is not simply running, and what helps
+  wg service purge-chats        end every agent; histories stay
 
 REF is a chat in any form: 3, chat-3, .chat-3, its name, or a session's uuid.
-Exit codes: 0 ok, 1 failed, 2 usage, 69 unavailable, 71 system, 75 held by
-another, 77 not permitted, 78 configuration, 124 timed out."
+--json prints one document on stdout; what goes wrong is a document on stderr:
+{\"error\":…,\"code\":…}. Verbs that stream print a document a line.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not running (status --check), 69
+unavailable, 70 bug, 71 system, 75 held by another, 77 not permitted, 78
+configuration, 124 timed out. A handler leaves with 90 at its memory cap, 91
+when idle, 92 when asked to."
 )]
 pub struct Cli {
     /// Options that every verb takes.
@@ -47,18 +94,18 @@ pub struct Globals {
     /// The workspace, or a folder that holds one [default: the nearest `.wg` upwards]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Everywhere")]
     pub dir: Option<PathBuf>,
-    /// Print one JSON document instead of text
+    /// Print one JSON document instead of text; errors too, on stderr
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
-    /// Print results only
+    /// Print what was asked for and nothing else; the exit code says the rest
     #[arg(short, long, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
     /// Say more on stderr (twice: debug log)
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Everywhere")]
     pub verbose: u8,
-    /// Colour the output
+    /// Colour the output: auto, always or never
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, hide_default_value = true,
-          value_name = "WHEN", help_heading = "Everywhere")]
+          hide_possible_values = true, value_name = "WHEN", help_heading = "Everywhere")]
     pub color: When,
 }
 
@@ -176,9 +223,16 @@ Examples:
   wg completions zsh > ~/.zfunc/_wg
   wg completions fish > ~/.config/fish/completions/wg.fish")]
     Completions(Completions),
-    /// Not built yet
-    #[command(hide = true)]
-    Top(NotBuilt),
+    /// Watch all chats on a live screen, and act on one with a key
+    #[command(after_help = "\
+Keys: j and k or the arrows choose a chat; a attach, w why, i interrupt,
+s stop, r release, c resume, p purge (asks first), q leave.
+
+Examples:
+  wg top
+  wg top --all                retired chats too
+  wg chat list --json         the same for a program")]
+    Top(Top),
     /// Run one command in the foreground under the same supervisor
     #[command(after_help = "\
 Examples:
@@ -190,9 +244,13 @@ Leaves with the command's last code; 128 + n for a signal, 127 for a program tha
     Run(Run),
     /// One writer per directory, for any program
     Lock(lock::Lock),
-    /// Not built yet
-    #[command(hide = true)]
-    Man(NotBuilt),
+    /// Print the manual page of a verb, or write all of them
+    #[command(after_help = "\
+Examples:
+  wg man | man -l -                        the page of wg
+  wg man chat send | man -l -
+  wg man --to ~/.local/share/man/man1      a file for each verb")]
+    Man(Man),
 }
 
 /// Arguments of `wg run`.
@@ -255,6 +313,25 @@ pub struct Init {
     /// Accepted from scripts of the earlier tool.
     #[arg(long, hide = true)]
     pub no_agency: bool,
+}
+
+/// Arguments of `wg top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Retired chats too
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// Arguments of `wg man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write a page for every verb into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "verb")]
+    pub to: Option<PathBuf>,
+    /// The verb, such as `chat send`
+    #[arg(value_name = "VERB")]
+    pub verb: Vec<String>,
 }
 
 /// Arguments of `wg list`.

@@ -108,6 +108,8 @@ struct Screen<'a> {
     chat: ChatId,
     dir: PathBuf,
     stream: Stream<'a>,
+    /// What the file of the reply in the making held when its reply was shown: its turn is over, and the file goes a moment later.
+    over: Option<String>,
     /// The last message on each side that is on the screen.
     seen: (u64, u64),
     /// What was typed here: it is on the screen already.
@@ -134,6 +136,7 @@ impl<'a> Screen<'a> {
             chat,
             dir,
             stream: Stream::live(cx),
+            over: None,
             seen: (0, 0),
             own: Vec::new(),
             typed: Vec::new(),
@@ -226,13 +229,19 @@ impl<'a> Screen<'a> {
             }
             Role::User | Role::Coordinator => self.stream.finish(&reply.content)?,
         }
+        self.over = streamed(&self.dir);
         mark_as_read(self.cx, &self.dir, reply.id);
         Ok(())
     }
 
     /// The reply so far; the file is emptied or removed when its turn is over.
     fn show_streamed(&mut self) -> Outcome<()> {
-        let Some(so_far) = streamed(&self.dir) else {
+        let so_far = streamed(&self.dir);
+        if self.over.is_some() && self.over == so_far {
+            return Ok(());
+        }
+        self.over = None;
+        let Some(so_far) = so_far else {
             return Ok(());
         };
         if let Some(news) = self.stream.news_of(&so_far) {

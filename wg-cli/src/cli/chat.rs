@@ -55,7 +55,7 @@ pub(super) fn change(
 ) -> Outcome {
     let (workspace, chat) = cx.workspace_and_chat(&one.chat)?;
     let change = verb(&workspace, chat, &Caller::from_env())?;
-    cx.report.answer(&change, || change.text.clone())?;
+    cx.report.done(&change, || change.text.clone())?;
     Ok(ExitCode::Ok)
 }
 
@@ -73,6 +73,9 @@ pub(super) fn create(cx: &Context<'_>, new: New) -> Outcome {
     };
     let made = ops::create_chat(&workspace, request)?;
     cx.report.answer(&made, || {
+        if cx.report.is_quiet() {
+            return ChatId(made.chat_id).to_string();
+        }
         let created = format!("Created chat {} (task {}).", made.chat_id, made.task_id);
         if made.service_running {
             created
@@ -205,7 +208,7 @@ fn send(cx: &Context<'_>, args: &Send) -> Outcome {
             patience: Patience::Forever,
         },
     )?;
-    cx.report.answer(&sent, || {
+    cx.report.done(&sent, || {
         let appended = format!("Appended message {} to the inbox of {chat}.", sent.inbox_id);
         match &sent.note {
             Some(note) => format!("{appended}\n{note}"),
@@ -230,7 +233,7 @@ fn delete(cx: &Context<'_>, args: &Delete) -> Outcome {
         confirm(&format!("delete {chat}"), "--yes")?;
     }
     let change = ops::delete(&workspace, chat, &Caller::from_env())?;
-    cx.report.answer(&change, || change.text.clone())?;
+    cx.report.done(&change, || change.text.clone())?;
     Ok(ExitCode::Ok)
 }
 
@@ -251,7 +254,14 @@ fn flat(cx: &Context<'_>, flat: &Flat, args: &[OsString]) -> Outcome {
     }
     let text = input::message(given)?;
     let (workspace, chat) = cx.workspace_and_chat(&flat.coordinator)?;
-    match conversation::ask(cx, &workspace, chat, &text, Patience::For(flat.timeout)) {
+    match conversation::ask(
+        cx,
+        &workspace,
+        chat,
+        &text,
+        Patience::For(flat.timeout),
+        conversation::Exchanges::One,
+    ) {
         Err(failure) if flat.exit_zero && failure.code != ExitCode::Usage => {
             cx.report.failure(&failure);
             Ok(ExitCode::Ok)

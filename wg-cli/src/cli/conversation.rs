@@ -27,6 +27,15 @@ struct Exchange<'a> {
     reply: Map<String, Value>,
 }
 
+/// How exchanges are printed under `--json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exchanges {
+    /// There is one, and it is the document.
+    One,
+    /// There may be several: a document a line.
+    Lines,
+}
+
 /// Sends `text` and waits for the reply: it goes to stdout, a failed turn to stderr.
 ///
 /// Returns [`ExitCode::Ok`] for a reply, and for a failed turn the code that tells what kind of failure it was.
@@ -36,6 +45,7 @@ pub(super) fn ask(
     chat: ChatId,
     text: &str,
     patience: Patience,
+    exchanges: Exchanges,
 ) -> Outcome {
     let options = SendOptions {
         request_id: None,
@@ -64,7 +74,10 @@ pub(super) fn ask(
             ok: !failed,
             reply: fields(&reply)?,
         };
-        cx.report.answer(&exchange, String::new)?;
+        match exchanges {
+            Exchanges::One => cx.report.answer(&exchange, String::new)?,
+            Exchanges::Lines => cx.report.json_line(&exchange)?,
+        }
     } else if !failed {
         screen.finish(&reply.content)?;
     } else {

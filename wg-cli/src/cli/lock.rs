@@ -221,7 +221,7 @@ fn hold(report: &Report, registry: &Path, args: &Hold) -> Outcome {
     let status = look(registry, &args.directory)?;
     let view = LockView::of(&status, &[]);
     let now = clock::now();
-    report.answer(&view, || view.to_text(now))?;
+    report.done(&view, || view.to_text(now))?;
     Ok(ExitCode::Ok)
 }
 
@@ -270,7 +270,7 @@ fn release(report: &Report, registry: &Path, args: &Release) -> Outcome {
         signalled,
     };
     let now = clock::now();
-    report.answer(&answer, || answer.to_text(now))?;
+    report.done(&answer, || answer.to_text(now))?;
     // Who waits for nothing has not waited in vain.
     if answer.free || (args.wait == Duration::ZERO && !args.force) {
         return Ok(ExitCode::Ok);

@@ -44,7 +44,12 @@ fn chat_rename(cx: &Context<'_>, dry_run: bool) -> Outcome {
         kept: &report.kept,
         dry_run,
     };
-    cx.report.answer(&dto, || to_text(&report, dry_run))?;
+    let text = || to_text(&report, dry_run);
+    if dry_run {
+        cx.report.answer(&dto, text)?;
+    } else {
+        cx.report.done(&dto, text)?;
+    }
     Ok(ExitCode::Ok)
 }
 

@@ -12,12 +12,14 @@ mod follow;
 mod graph;
 mod input;
 mod lock;
+mod man;
 mod migrate;
 mod nex;
 mod run;
 mod service;
 mod session;
 mod table;
+mod top;
 mod up;
 mod usage;
 mod wait;
@@ -25,6 +27,7 @@ mod why;
 mod workspace;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 
 use clap::Parser;
@@ -41,14 +44,15 @@ use crate::report::Report;
 pub fn main() -> u8 {
     panic::set_hook(Box::new(|info| {
         // The message may hold anything that a user typed; the log crate is not set up for every verb.
-        drop(std::io::Write::write_all(
-            &mut std::io::stderr().lock(),
-            format!(
-                "error: a bug in wg: {}\n",
-                crate::report::one_line(&info.to_string())
-            )
-            .as_bytes(),
-        ));
+        drop(
+            std::io::stderr().lock().write_all(
+                format!(
+                    "error: a bug in wg: {}\n",
+                    crate::report::one_line(&info.to_string())
+                )
+                .as_bytes(),
+            ),
+        );
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
     // The hook has already told what happened.
@@ -65,7 +69,7 @@ pub fn run(args: &[OsString]) -> u8 {
     };
     let report = Report::new(cli.globals.voice());
     if !is_the_service(&cli.command) {
-        start_log(cli.globals.verbose);
+        start_log(&cli.globals);
     }
     let outcome = if let Command::Run(run) = &cli.command {
         run::run(&report, run)
@@ -97,13 +101,10 @@ fn dispatch(globals: Globals, command: Command, report: &Report, args: &[OsStrin
         Command::Migrate(migrate) => migrate::run(&cx, &migrate.command),
         Command::Doctor(doctor) => doctor::run(&cx, &doctor),
         Command::Completions(completions) => completions::run(&cx, &completions),
-        Command::Top(_) => Err(not_built(
-            "wg top",
-            "wg chat list, wg why and wg service events -f show the same",
-        )),
+        Command::Top(args) => top::run(&cx, &args),
         // They leave with codes of their own, so they do not come here.
         Command::Run(_) | Command::Lock(_) => Err(not_built("this", "this is a bug")),
-        Command::Man(_) => Err(not_built("wg man", "wg help VERB")),
+        Command::Man(args) => man::run(&cx, &args),
     }
 }
 
@@ -122,8 +123,9 @@ fn is_the_service(command: &Command) -> bool {
 }
 
 /// Logs go to stderr: warnings always, more with `-vv` or by `WG_LOG`.
-fn start_log(verbose: u8) {
-    let level = match verbose {
+fn start_log(globals: &Globals) {
+    let level = match globals.verbose {
+        _ if globals.quiet => log::LevelFilter::Error,
         0 | 1 => log::LevelFilter::Warn,
         2 => log::LevelFilter::Debug,
         3.. => log::LevelFilter::Trace,
@@ -132,6 +134,16 @@ fn start_log(verbose: u8) {
     builder.filter_level(level);
     if let Ok(filter) = std::env::var("WG_LOG") {
         builder.parse_filters(&filter);
+    }
+    if globals.json {
+        builder.format(|out, record| {
+            let text = format!(
+                "{}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            );
+            out.write_all(crate::report::note_as_json(&text).as_bytes())
+        });
     }
     // A second logger in one process is a test's business.
     drop(builder.try_init());

@@ -1,7 +1,10 @@
 //! `wg nex` and `wg spawn-task`: the handler itself.
 
+use serde::Serialize;
+
 use super::args::{Nex, SpawnTask};
 use super::context::Context;
+use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
 use crate::handler::nex::NexOptions;
 use crate::handler::{nex, spawn_task};
@@ -23,6 +26,24 @@ pub(super) fn run(cx: &Context<'_>, args: Nex) -> Outcome {
     })
 }
 
+/// The command line that a task's handler would be, for `--json`.
+#[derive(Debug, Serialize)]
+struct Planned {
+    chat_id: u32,
+    task_id: String,
+    argv: Vec<String>,
+}
+
 pub(super) fn spawn_task(cx: &Context<'_>, args: &SpawnTask) -> Outcome {
-    spawn_task::run(&cx.workspace()?, &args.id, args.dry_run)
+    let command = spawn_task::command(&cx.workspace()?, &args.id)?;
+    if !args.dry_run {
+        return Err(command.exec());
+    }
+    let planned = Planned {
+        chat_id: command.chat.0,
+        task_id: command.chat.task_id(),
+        argv: command.argv(),
+    };
+    cx.report.answer(&planned, || command.to_text())?;
+    Ok(ExitCode::Ok)
 }

@@ -24,7 +24,8 @@ pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
         },
         policy: policy(args.policy.as_deref(), args.max_crashes)?,
     };
-    let (quiet, events) = (report.is_quiet(), args.events);
+    // Under `--json` every line of stderr is a document, and the events are what there is to say.
+    let (quiet, events) = (report.is_quiet(), args.events || report.is_json());
     foreground::run(&options, move |event| {
         if events {
             crate::report::event_to_stderr(event);

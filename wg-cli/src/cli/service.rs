@@ -1,5 +1,6 @@
 //! `wg service …`: one function a verb.
 
+mod install;
 mod lanes;
 mod logs;
 mod purge;
@@ -15,7 +16,7 @@ use super::{chat, not_built};
 use crate::clock;
 use crate::daemon::start::{self, StartOptions, Started};
 use crate::daemon::stop::{self, StopOptions, Stopped};
-use crate::daemon::{self, DaemonOptions};
+use crate::daemon::{self, DaemonOptions, Served};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
@@ -52,10 +53,7 @@ pub(super) fn run(cx: &Context<'_>, command: ServiceCommand) -> Outcome {
             purge::run(cx, &args)
         }
         ServiceCommand::Daemon(args) => foreground(cx, &cx.workspace()?, &args),
-        ServiceCommand::Install(_) => Err(not_built(
-            "wg service install",
-            "wg service start --foreground under your own supervisor does the same",
-        )),
+        ServiceCommand::Install(args) => install::run(cx, &args),
         ServiceCommand::Freeze(_) => Err(not_built(
             "wg service freeze, thaw and tick",
             "wg service pause and resume",
@@ -121,27 +119,45 @@ fn start(cx: &Context<'_>, args: &Start) -> Outcome {
             max_agents: args.max_agents,
         },
     )?;
-    let summary = StartSummary::of(&started);
-    cx.report.answer(&summary, || {
+    tell_started(cx, &started)?;
+    Ok(ExitCode::Ok)
+}
+
+fn tell_started(cx: &Context<'_>, started: &Started) -> Outcome<()> {
+    let summary = StartSummary::of(started);
+    cx.report.done(&summary, || {
         if started.already {
             summary.to_text(&format!("Service already running (PID {})", started.pid))
         } else {
             summary.to_text(&format!("Service started (PID {})", started.pid))
         }
-    })?;
-    Ok(ExitCode::Ok)
+    })
 }
 
 fn foreground(cx: &Context<'_>, workspace: &Workspace, args: &Start) -> Outcome {
     cx.report
         .detail(&format!("serving {}", workspace.root().display()));
-    daemon::run(
+    let served = daemon::run(
         workspace,
         &DaemonOptions {
             foreground: args.foreground,
             max_agents: args.max_agents,
         },
-    )
+    )?;
+    if let Served::ByAnother(pid) = served
+        && args.foreground
+    {
+        tell_started(
+            cx,
+            &Started {
+                pid,
+                already: true,
+                socket: workspace.socket_path()?,
+                log: workspace.daemon_log_path(),
+            },
+        )?;
+    }
+    Ok(ExitCode::Ok)
 }
 
 #[derive(Debug, Serialize)]
@@ -178,7 +194,7 @@ fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
         unreadable: stopped.unreadable,
     };
     cx.report
-        .answer(&summary, || stop_text(&stopped, args.keep_handlers))?;
+        .done(&summary, || stop_text(&stopped, args.keep_handlers))?;
     survivors_are_a_failure(&stopped)
 }
 
@@ -245,7 +261,7 @@ fn restart(cx: &Context<'_>, args: &Start) -> Outcome {
         stopped_pid: stopped.pid,
         started: StartSummary::of(&started),
     };
-    cx.report.answer(&summary, || {
+    cx.report.done(&summary, || {
         let first = match stopped.pid.filter(|_| stopped.was_running) {
             Some(before) => format!("Service restarted (PID {}, was {before})", started.pid),
             None => format!("Service started (PID {}); it was not running", started.pid),
@@ -338,6 +354,6 @@ fn told(
     text: &str,
 ) -> Outcome {
     let reply = verb(&cx.workspace()?)?;
-    cx.report.answer(&reply, || text.to_owned())?;
+    cx.report.done(&reply, || text.to_owned())?;
     Ok(ExitCode::Ok)
 }

@@ -313,7 +313,7 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
         }
     }
     let now = clock::now();
-    cx.report.answer(&handover, || handover.to_text(now))?;
+    cx.report.done(&handover, || handover.to_text(now))?;
     // Who waits for nothing has not waited in vain.
     if handover.free || args.wait == Duration::ZERO {
         return Ok(ExitCode::Ok);
@@ -367,7 +367,7 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
         }
     }
     let now = clock::now();
-    cx.report.answer(&handover, || handover.to_text(now))?;
+    cx.report.done(&handover, || handover.to_text(now))?;
     Ok(ExitCode::Ok)
 }
 

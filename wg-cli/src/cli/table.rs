@@ -39,6 +39,16 @@ impl Table {
     /// Returns the lines; `paint` may colour a cell, given its column and its text, after its width is fixed.
     #[must_use]
     pub(super) fn to_text(&self, paint: impl Fn(usize, &str) -> String) -> String {
+        self.to_text_within(WIDTH, paint)
+    }
+
+    /// As [`Table::to_text`], for another width.
+    #[must_use]
+    pub(super) fn to_text_within(
+        &self,
+        limit: usize,
+        paint: impl Fn(usize, &str) -> String,
+    ) -> String {
         let mut widths: Vec<usize> = self.headings.iter().map(|heading| heading.len()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -46,7 +56,7 @@ impl Table {
             }
         }
         // The widest column pays first, so that ids and states stay whole.
-        while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > WIDTH {
+        while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > limit {
             let Some(widest) = (0..widths.len()).max_by_key(|&column| widths[column]) else {
                 break;
             };

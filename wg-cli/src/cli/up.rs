@@ -4,6 +4,7 @@ use std::io::BufRead;
 
 use super::args::Up;
 use super::context::Context;
+use super::conversation::Exchanges;
 use super::{attach, conversation, input, workspace};
 use crate::agent::AgentSpec;
 use crate::daemon::start::{self, StartOptions};
@@ -27,7 +28,9 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
     let chat = choose_or_make(cx, &workspace, up.agent.as_deref())?;
     let patience = up.timeout.map_or(Patience::Forever, Patience::For);
     match message {
-        Some(message) => conversation::ask(cx, &workspace, chat, &message, patience),
+        Some(message) => {
+            conversation::ask(cx, &workspace, chat, &message, patience, Exchanges::One)
+        }
         None if input::is_terminal() => attach::run(cx, &workspace, chat),
         None => answer_lines(cx, &workspace, chat, patience),
     }
@@ -77,7 +80,9 @@ pub(super) fn answer_lines(
         if text.trim().is_empty() {
             continue;
         }
-        if let Err(failure) = conversation::ask(cx, workspace, chat, text, patience) {
+        if let Err(failure) =
+            conversation::ask(cx, workspace, chat, text, patience, Exchanges::Lines)
+        {
             code = failure.code;
             cx.report.failure(&failure);
         }

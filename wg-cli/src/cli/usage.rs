@@ -23,7 +23,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
             drop(std::io::stdout().lock().write_all(shown.as_bytes()));
             ExitCode::Ok
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json(args) => {
             drop(
                 std::io::stderr()
                     .lock()
@@ -39,7 +39,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
                 Colour::Never
             };
             Report::new(Voice {
-                json: false,
+                json: wants_json(args),
                 quiet: false,
                 verbose: 0,
                 colour,
@@ -59,6 +59,13 @@ fn wants_colour(args: &[OsString]) -> bool {
             .any(|pair| pair[0] == "--color" && pair[1] == "never");
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !never && !no_colour && std::io::stdout().is_terminal()
+}
+
+/// Whether `--json` stands where an option may stand.
+fn wants_json(args: &[OsString]) -> bool {
+    args.iter()
+        .take_while(|arg| *arg != "--")
+        .any(|arg| arg == "--json")
 }
 
 /// The first paragraph of clap's words, as one sentence.

@@ -40,7 +40,7 @@ pub(super) fn init(cx: &Context<'_>, _init: &Init) -> Outcome {
         dir: workspace.root().to_owned(),
         created: true,
     };
-    cx.report.answer(&done, || {
+    cx.report.done(&done, || {
         format!("Initialized WG at {}", done.dir.display())
     })?;
     Ok(ExitCode::Ok)

@@ -20,7 +20,7 @@ use supervisor::{
 };
 
 use super::descriptors::Descriptors;
-use super::{Daemon, books, holder, reap};
+use super::{Daemon, books, holder, reap, rules, service_manager};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
 use crate::names::{EventKind, StartReason};
@@ -61,7 +61,7 @@ impl ChatHost {
     pub(super) fn new(daemon: Arc<Daemon>) -> Self {
         Self {
             daemon,
-            rules: RuleSet::handler(),
+            rules: rules::handler_rules(),
             descriptors: Descriptors::raise(),
         }
     }
@@ -108,6 +108,10 @@ impl ChatHost {
             if name.to_string_lossy().starts_with("WG_") {
                 command.env_remove(name);
             }
+        }
+        // A handler speaks to no service manager.
+        for name in service_manager::VARIABLES {
+            command.env_remove(name);
         }
         command
             .env("WG_DIR", daemon.workspace.root())

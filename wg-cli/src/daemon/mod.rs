@@ -27,7 +27,9 @@ pub mod orphans;
 mod purge;
 mod reap;
 mod requests;
+mod rules;
 mod run;
+mod service_manager;
 mod standing;
 pub mod start;
 mod starts;
@@ -49,7 +51,8 @@ use parking_lot::{Mutex, RwLock};
 use supervisor::tree::Marker;
 use supervisor::{Ended, Handle, Notice, State};
 
-pub use run::{DaemonOptions, run};
+pub use rules::handler_rules;
+pub use run::{DaemonOptions, Served, run};
 
 use crate::agent::AgentSpec;
 use crate::chat::{Act, Chat, Decision, Findings, Happened, Need, WhyNot, Wish};

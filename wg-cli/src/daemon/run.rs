@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::host::ChatHost;
 use super::inbox_watch::InboxWatch;
 use super::log_file::DaemonLog;
 use super::requests::Requests;
+use super::service_manager::ServiceManager;
 use super::standing::{self, StandingWatch};
 use super::{Control, Daemon, boot};
 use crate::chat::Happened;
@@ -34,6 +36,9 @@ use crate::store::graph::ChatId;
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
 
+/// How long the driver may be busy with something else before the daemon does not count as alive.
+const DRIVER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
 /// How a daemon is run.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonOptions {
@@ -41,6 +46,15 @@ pub struct DaemonOptions {
     pub foreground: bool,
     /// Recorded for the earlier tool's sake; chats do not heed it.
     pub max_agents: Option<u32>,
+}
+
+/// What became of a call to serve a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// This process was the daemon, and was told to end.
+    ToTheEnd,
+    /// This process is the daemon already, and nothing was done; 0 where that is not known.
+    ByAnother(u32),
 }
 
 /// How the daemon ends.
@@ -67,14 +81,14 @@ enum Word {
 /// # Errors
 ///
 /// The workspace is somebody else's, the configuration is bad, or the operating system refuses what a daemon needs.
-pub fn run(workspace: &Workspace, options: &DaemonOptions) -> Result<ExitCode, Failure> {
+pub fn run(workspace: &Workspace, options: &DaemonOptions) -> Result<Served, Failure> {
     let told = |word: &Word| {
         if !options.foreground {
             tell_starter(word);
         }
     };
     match run_inner(workspace, options, &told) {
-        Ok(code) => Ok(code),
+        Ok(served) => Ok(served),
         Err(failure) => {
             told(&Word::Failed(failure.to_string(), failure.code.code()));
             Err(failure)
@@ -86,7 +100,7 @@ fn run_inner(
     workspace: &Workspace,
     options: &DaemonOptions,
     told: &dyn Fn(&Word),
-) -> Result<ExitCode, Failure> {
+) -> Result<Served, Failure> {
     workspace.check_owner()?;
     if !options.foreground {
         // Fails only for a leader of a group, which a fresh child is not; a hangup of the terminal must not end us.
@@ -98,9 +112,13 @@ fn run_inner(
         Ok(lock) => lock,
         Err(pid) => {
             told(&Word::Already(pid));
-            return Ok(ExitCode::Ok);
+            return Ok(Served::ByAnother(pid));
         }
     };
+    let manager = options
+        .foreground
+        .then(ServiceManager::of_this_process)
+        .flatten();
     let config = Config::put_in_force(workspace)?;
     DaemonLog::open(
         &workspace.daemon_log_path(),
@@ -154,6 +172,9 @@ fn run_inner(
         ),
     );
     told(&Word::Ready);
+    if let Some(manager) = &manager {
+        manager.ready();
+    }
 
     let standing = StandingWatch::start(
         lock,
@@ -161,32 +182,21 @@ fn run_inner(
         &socket,
         daemon.control.clone(),
     )?;
-    let ending = daemon.main_loop(&controls);
+    let ending = daemon.main_loop(&controls, manager.as_ref());
+    if let Some(manager) = &manager {
+        manager.stopping();
+    }
     let lock = standing.end();
     daemon.end(ending, &controls);
     drop(signals);
     drop(server);
-    // A successor may have made its own at the same place.
-    if standing::inode(&socket) == ours
-        && let Err(e) = std::fs::remove_file(&socket)
-    {
-        log::debug!("the socket was gone: {e}");
-    }
-    if let Err(e) = state.remove(workspace) {
-        log::warn!("the state file: {}", Failure::from(e));
-    }
-    daemon.event(
-        EventKind::Stopped,
-        None,
-        &format!("daemon {} is down", std::process::id()),
-    );
-    log::info!("Daemon shutdown complete");
+    daemon.put_away(&state, &socket, ours);
     if let Some(lock) = lock
         && let Err(e) = lock.release()
     {
         log::warn!("the service lock: {e}");
     }
-    Ok(ExitCode::Ok)
+    Ok(Served::ToTheEnd)
 }
 
 /// Takes the lock that makes this the only daemon of the workspace, or says who has it.
@@ -249,15 +259,47 @@ impl Daemon {
         Ok((daemon, controls))
     }
 
-    /// Waits for the end, and for the ends of hold-offs meanwhile.
-    fn main_loop(&self, controls: &Receiver<Control>) -> Ending {
+    /// Removes what says that this daemon is there, and writes its last words.
+    fn put_away(&self, state: &ServiceState, socket: &Path, ours: Option<(u64, u64)>) {
+        // A successor may have made its own at the same place.
+        if standing::inode(socket) == ours
+            && let Err(e) = std::fs::remove_file(socket)
+        {
+            log::debug!("the socket was gone: {e}");
+        }
+        if let Err(e) = state.remove(&self.workspace) {
+            log::warn!("the state file: {}", Failure::from(e));
+        }
+        self.event(
+            EventKind::Stopped,
+            None,
+            &format!("daemon {} is down", std::process::id()),
+        );
+        log::info!("Daemon shutdown complete");
+    }
+
+    /// Waits for the end; meanwhile for the ends of hold-offs, and for the moments at which a service manager wants to hear.
+    fn main_loop(&self, controls: &Receiver<Control>, manager: Option<&ServiceManager>) -> Ending {
+        let heartbeat = manager.and_then(|manager| Some((manager, manager.watchdog?)));
+        let mut beats_at = heartbeat.map(|(_, every)| clock::steady() + every);
         loop {
-            let control = match self.earliest_deadline() {
+            let hold_off = self.earliest_deadline();
+            let next = hold_off.map(|(at, _)| at).into_iter().chain(beats_at).min();
+            let control = match next {
                 None => controls.recv().ok(),
-                Some((at, chat)) => match controls.recv_deadline(at) {
+                Some(at) => match controls.recv_deadline(at) {
                     Ok(control) => Some(control),
                     Err(RecvTimeoutError::Timeout) => {
-                        self.act(chat, Happened::HoldOffOver);
+                        let now = clock::steady();
+                        if let Some((_, chat)) = hold_off.filter(|(at, _)| *at <= now) {
+                            self.act(chat, Happened::HoldOffOver);
+                        }
+                        if let Some((manager, every)) = heartbeat
+                            && beats_at.is_some_and(|at| at <= now)
+                        {
+                            self.beat(manager);
+                            beats_at = Some(now + every);
+                        }
                         continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => None,
@@ -269,6 +311,14 @@ impl Daemon {
                 // Nobody is left who could tell us to end, so this is the end.
                 None => return Ending::Stop,
             }
+        }
+    }
+
+    /// Says that the daemon is alive only if its driver answers: a daemon that merely has a process must be started again.
+    fn beat(&self, manager: &ServiceManager) {
+        match self.driver().states(DRIVER_ANSWERS_WITHIN) {
+            Ok(_) => manager.alive(),
+            Err(error) => log::error!("the driver does not answer: {error}"),
         }
     }
 
@@ -395,7 +445,7 @@ impl Drop for Signals {
 
 /// Binds the socket for its owner alone. A socket file that is left behind is removed: we hold the service lock, so
 /// nobody of ours listens there.
-fn bind(path: &std::path::Path) -> std::io::Result<UnixListener> {
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     if path.symlink_metadata().is_ok() {
         std::fs::remove_file(path)?;

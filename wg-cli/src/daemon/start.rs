@@ -107,6 +107,10 @@ fn spawn(workspace: &Workspace, options: &StartOptions) -> Result<(u32, bool), F
             command.env_remove(name);
         }
     }
+    // Nor is it the service that somebody's manager keeps.
+    for name in super::service_manager::VARIABLES {
+        command.env_remove(name);
+    }
     command
         .current_dir("/")
         .stdin(Stdio::null())

@@ -60,6 +60,17 @@ impl Handler<'_> {
             verdict.cause,
             report.ending
         );
+        if end == TurnEnd::NoResources {
+            // The last words of this handler, which leaves over it: `wg why` shows them.
+            let why = report
+                .not_started
+                .as_deref()
+                .unwrap_or("no reason is known");
+            log::error!(
+                "the agent `{}` could not be started: {why}",
+                self.agent.name
+            );
+        }
         self.ledger.agent_ending = Some(match &report.not_started {
             Some(why) => why.clone(),
             None => report.ending.to_string(),

@@ -1,7 +1,6 @@
 //! `wg spawn-task`: becomes the handler of a task's chat.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -13,37 +12,60 @@ use crate::store::{Workspace, resolve};
 /// The program that this process runs, also after its file was replaced or removed by an upgrade.
 const SELF: &str = "/proc/self/exe";
 
-/// Finds the chat that `id` names, in any form of reference, and becomes its handler.
-///
-/// With `dry_run` the command line is printed on stdout instead.
+/// What a task's handler is: the command line that this process becomes.
+#[derive(Debug)]
+pub struct HandlerCommand {
+    /// The chat of the task.
+    pub chat: ChatId,
+    arguments: Vec<OsString>,
+}
+
+/// Finds the chat that `id` names, in any form of reference, and returns the command line of its handler.
 ///
 /// # Errors
 ///
-/// Fails with [`ExitCode::Failed`] where no task has this id or it is no chat, and with [`ExitCode::System`] where the
-/// program cannot be started again. Returns only then, and after a dry run.
-pub fn run(workspace: &Workspace, id: &str, dry_run: bool) -> Result<ExitCode, Failure> {
+/// Fails with [`ExitCode::Failed`] where no task has this id or it is no chat.
+pub fn command(workspace: &Workspace, id: &str) -> Result<HandlerCommand, Failure> {
     let chat = find(workspace, id)?;
-    let arguments = arguments(workspace, chat);
-    if dry_run {
-        let line: Vec<String> = std::iter::once("wg".to_owned())
-            .chain(arguments.iter().map(quoted))
-            .collect();
-        writeln!(std::io::stdout(), "{}", line.join(" ")).map_err(|error| {
-            Failure::new(ExitCode::System, "failed to print the command").caused_by(error)
-        })?;
-        return Ok(ExitCode::Ok);
+    Ok(HandlerCommand {
+        chat,
+        arguments: arguments(workspace, chat),
+    })
+}
+
+impl HandlerCommand {
+    /// Becomes the handler. Returns only where that failed.
+    #[must_use = "this process goes on only where it could not become another"]
+    pub fn exec(&self) -> Failure {
+        crate::limits::restore_open_files();
+        let error = Command::new(SELF)
+            .arg0("wg")
+            .args(&self.arguments)
+            .env_remove(crate::limits::FORMER)
+            .exec();
+        Failure::new(
+            ExitCode::System,
+            format!("failed to become the handler of {}", self.chat),
+        )
+        .caused_by(error)
     }
-    crate::limits::restore_open_files();
-    let error = Command::new(SELF)
-        .arg0("wg")
-        .args(arguments)
-        .env_remove(crate::limits::FORMER)
-        .exec();
-    Err(Failure::new(
-        ExitCode::System,
-        format!("failed to become the handler of {chat}"),
-    )
-    .caused_by(error))
+
+    /// Returns the words of the command line.
+    #[must_use]
+    pub fn argv(&self) -> Vec<String> {
+        let words = self
+            .arguments
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned());
+        std::iter::once("wg".to_owned()).chain(words).collect()
+    }
+
+    /// Returns the command line in a form that can be pasted into a shell.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let words: Vec<String> = self.argv().iter().map(|word| quoted(word)).collect();
+        words.join(" ")
+    }
 }
 
 fn find(workspace: &Workspace, id: &str) -> Result<ChatId, Failure> {
@@ -76,14 +98,13 @@ fn arguments(workspace: &Workspace, chat: ChatId) -> Vec<OsString> {
 }
 
 /// Quotes a word where a shell would take it apart.
-fn quoted(word: &OsString) -> String {
-    let word = word.to_string_lossy();
+fn quoted(word: &str) -> String {
     if !word.is_empty()
         && word
             .chars()
             .all(|c| c.is_alphanumeric() || "-_./:=@%+,".contains(c))
     {
-        return word.into_owned();
+        return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -100,7 +121,7 @@ mod tests {
             ("it's", r"'it'\''s'"),
             ("", "''"),
         ] {
-            assert_eq!(quoted(&OsString::from(word)), expected);
+            assert_eq!(quoted(word), expected);
         }
     }
 }

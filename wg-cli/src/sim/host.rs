@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::time::Duration;
 
-use exit_classifier::{Asked, Ending, LockHolder, Observation, RuleSet};
+use exit_classifier::{Asked, Ending, LockHolder, Observation};
 use supervisor::{Event, Generation, Notice, SpawnFailure, StartReason as Cause};
 
 use super::census::Kind as Counted;
@@ -165,7 +165,7 @@ impl World<'_> {
             alive: true,
             own_child: holder.pid == run.pid,
         });
-        let verdict = RuleSet::handler().classify(&seen);
+        let verdict = crate::daemon::handler_rules().classify(&seen);
         self.count(Counted::Rule, verdict.rule.clone());
         wire::disposition(&verdict, holder, None)
     }

@@ -37,6 +37,13 @@ pub enum StoreError {
         /// The thing, such as "chat 3".
         what: String,
     },
+    /// Another chat has that name, in small or capital letters.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it, such as "chat-3".
+        by: String,
+    },
     /// Nothing of that name is there.
     NotFound {
         /// The thing, such as "chat 3".
@@ -88,6 +95,9 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             Self::AlreadyExists { what } => write!(f, "{what} already exists"),
+            Self::NameTaken { name, by } => {
+                write!(f, "`{}` is the name of {by} already", name.escape_debug())
+            }
             Self::NotFound { what } => write!(f, "{what} does not exist"),
             Self::Busy {
                 path,
@@ -121,6 +131,7 @@ impl Error for StoreError {
             Self::Io { source, .. } => Some(source),
             Self::Corrupt { .. }
             | Self::AlreadyExists { .. }
+            | Self::NameTaken { .. }
             | Self::NotFound { .. }
             | Self::Busy { .. }
             | Self::NotARegularFile { .. } => None,
@@ -132,21 +143,17 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::Io { source, .. } => {
-                let denied = matches!(
-                    source.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                );
-                Self::new(
-                    if denied {
-                        ExitCode::NotPermitted
-                    } else {
-                        ExitCode::System
-                    },
-                    message,
-                )
-                .caused_by(source)
+            StoreError::Io { source, path, .. } => {
+                let (code, cure) = refused_by_the_system(&source, &path);
+                let failure = Self::new(code, message).caused_by(source);
+                match cure {
+                    Some(cure) => failure.with_cure(cure),
+                    None => failure,
+                }
             }
+            StoreError::NameTaken { by, .. } => Self::new(ExitCode::Failed, message).with_cure(
+                format!("choose another name; wg chat archive {by} frees this one"),
+            ),
             StoreError::Corrupt { .. } => {
                 Self::new(ExitCode::Config, message).with_cure("wg doctor")
             }
@@ -164,5 +171,61 @@ impl From<StoreError> for Failure {
                 Self::new(ExitCode::Failed, message)
             }
         }
+    }
+}
+
+/// What a refusal of the operating system means to a caller, and what helps where that is known.
+fn refused_by_the_system(source: &io::Error, path: &Path) -> (ExitCode, Option<String>) {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => (ExitCode::NotPermitted, Some(who_may(path))),
+        io::ErrorKind::ReadOnlyFilesystem => (
+            ExitCode::NotPermitted,
+            Some(
+                "the file system is mounted read-only: remount it, or use a workspace elsewhere \
+                 with --dir"
+                    .to_owned(),
+            ),
+        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
+            ExitCode::System,
+            Some(
+                "the disk is full: make room and try again; what was accepted before is on it"
+                    .to_owned(),
+            ),
+        ),
+        // The standard library has no word for these two.
+        io::ErrorKind::Other | _ if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) => (
+            ExitCode::System,
+            Some("too many files are open: raise ulimit -n".to_owned()),
+        ),
+        io::ErrorKind::Other | _ => (ExitCode::System, None),
+    }
+}
+
+const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;
+const ENFILE: i32 = nix::errno::Errno::ENFILE as i32;
+
+/// Names the user who may: the owner of the nearest thing of this path that there is.
+fn who_may(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let me = nix::unistd::geteuid();
+    let owner = path
+        .ancestors()
+        .find_map(|there| there.symlink_metadata().ok())
+        .map(|there| nix::unistd::Uid::from_raw(there.uid()));
+    match owner {
+        Some(owner) if owner != me => {
+            let name = nix::unistd::User::from_uid(owner)
+                .ok()
+                .flatten()
+                .map_or_else(
+                    || format!("user {owner}"),
+                    |user| format!("user {}", user.name),
+                );
+            format!(
+                "it belongs to {name}: run wg as them, or use a workspace of your own with --dir"
+            )
+        }
+        Some(_) | None => "its mode keeps you out: chmod u+rwX".to_owned(),
     }
 }

@@ -263,11 +263,32 @@ impl Graph {
         }
     }
 
+    /// A name must mean one chat: that of a chat which is served is not given again, whatever its letters' case. A retired one frees it.
+    fn name_is_free(&self, name: &str) -> Result<(), StoreError> {
+        let folded = name.to_lowercase();
+        let taken = self.chats().into_iter().find(|chat| {
+            chat.live
+                && chat
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| name.to_lowercase() == folded)
+        });
+        taken.map_or(Ok(()), |chat| {
+            Err(StoreError::NameTaken {
+                name: name.to_owned(),
+                by: chat.id.to_string(),
+            })
+        })
+    }
+
     /// Adds a chat and makes its session directory.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyExists`] if the number was asked for and is taken; [`StoreError::Io`].
+    /// [`StoreError::AlreadyExists`] if the number was asked for and is taken; [`StoreError::NameTaken`]; [`StoreError::Io`].
     pub fn add_chat(&mut self, workspace: &Workspace, new: NewChat) -> Result<ChatId, StoreError> {
+        if let Some(name) = &new.name {
+            self.name_is_free(name)?;
+        }
         let id = match new.id {
             Some(id) if !self.forms_of(id).is_empty() => {
                 return Err(StoreError::AlreadyExists {

@@ -104,3 +104,78 @@ fn an_agent_that_makes_no_progress_and_ignores_every_signal_is_ended() {
         1,
     );
 }
+
+#[test]
+fn a_message_that_fits_no_command_line_fails_alone() {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[agents.arg]\ncommand = [\"printf\", \"%s\", \"{message}\"]\nprotocol = \"arg\"\n",
+    )
+    .unwrap();
+    world.wg(&["chat", "new", "--agent", "arg"]).ok();
+    world.wg(&["service", "start"]).ok();
+    let long = "x".repeat(200_000);
+    let asked = world.wg_with(&["chat", "-"], long.as_bytes()).with_code(1);
+    let why = world.wg(&["why", "0"]).ok().stdout;
+    golden::check(
+        &world,
+        "endings/e2big",
+        &format!("--- stderr\n{}--- why\n{why}", asked.stderr),
+    );
+    assert_eq!(world.wg(&["chat", "short"]).ok().stdout, "short\n");
+    world.stop();
+}
+
+/// The limit is set by the agent of the first turn on its handler, so that nothing else of the world feels it. Root has no such limit:
+/// there the world belongs to somebody else.
+#[test]
+fn an_agent_that_cannot_be_started_because_the_machine_is_full_is_tried_again() {
+    let world = World::new();
+    let world = if nix::unistd::geteuid().is_root() {
+        world.of_user(65_533)
+    } else {
+        world
+    };
+    world.wg(&["init"]).ok();
+    let agent = "[ -e limited ] || { touch limited; prlimit --pid $PPID --nproc=1:; }; echo done";
+    fs::write(
+        world.path(".wg/config.toml"),
+        format!("[agents.full]\ncommand = [\"sh\", \"-c\", \"{agent}\"]\n"),
+    )
+    .unwrap();
+    world.wg(&["chat", "new", "--agent", "full"]).ok();
+    world.wg(&["service", "start"]).ok();
+    assert_eq!(world.wg(&["chat", "hello"]).ok().stdout, "done\n");
+    world.wg(&["chat", "send", "0", "again"]).ok();
+    let events = world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.lines().any(|line| line.contains("\"backoff\""))
+    });
+    assert!(events.contains("\"exited\""));
+    // A new handler has no such limit: the message was not lost, and is answered once.
+    let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+        text.lines().count() == 2 && text.ends_with('\n')
+    });
+    assert!(
+        outbox
+            .lines()
+            .all(|line| line.contains("\"content\":\"done\"")),
+        "{outbox}"
+    );
+    let verdict: Value = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|event| event["event"] == "exited")
+        .unwrap();
+    golden::check(
+        &world,
+        "endings/eagain",
+        &format!(
+            "{}\n{}\n{}\n",
+            verdict["text"].as_str().unwrap(),
+            verdict["verdict"]["class"].as_str().unwrap(),
+            verdict["verdict"]["evidence"]["stderr"].as_str().unwrap()
+        ),
+    );
+    world.stop();
+}

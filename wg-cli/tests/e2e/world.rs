@@ -41,6 +41,9 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     mark: String,
     env: BTreeMap<String, String>,
+    /// Whose the world is, where it is not this test's own.
+    user: Option<u32>,
+    wg: PathBuf,
 }
 
 /// What a command did.
@@ -87,7 +90,13 @@ impl World {
             ("RUST_BACKTRACE".to_owned(), "0".to_owned()),
             (MARK.to_owned(), mark.clone()),
         ]);
-        Self { dir, mark, env }
+        Self {
+            dir,
+            mark,
+            env,
+            user: None,
+            wg: PathBuf::from(WG),
+        }
     }
 
     /// As [`World::new`], with an initialized workspace whose default agent is the built-in echo.
@@ -95,6 +104,16 @@ impl World {
         let world = Self::new();
         world.wg(&["init"]).ok();
         world
+    }
+
+    /// Gives an empty world to another user, as whom every command runs from now on. Only root can.
+    pub(crate) fn of_user(mut self, uid: u32) -> Self {
+        self.wg = self.copy_of_wg();
+        for dir in ["", "home", "here", "run", "bin"] {
+            std::os::unix::fs::chown(self.dir.path().join(dir), Some(uid), Some(uid)).unwrap();
+        }
+        self.user = Some(uid);
+        self
     }
 
     /// Sets a variable for every command that follows.
@@ -169,6 +188,10 @@ impl World {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(self.here());
+        if let Some(user) = self.user {
+            std::os::unix::process::CommandExt::uid(&mut command, user);
+            std::os::unix::process::CommandExt::gid(&mut command, user);
+        }
         command
     }
 
@@ -179,7 +202,7 @@ impl World {
 
     /// Runs `wg` with these bytes on stdin.
     pub(crate) fn wg_with<S: AsRef<OsStr>>(&self, args: &[S], stdin: &[u8]) -> Done {
-        let mut command = self.command(WG);
+        let mut command = self.command(&self.wg);
         command.args(args);
         Self::run(command, stdin)
     }
@@ -194,7 +217,7 @@ impl World {
 
     /// Starts `wg` with pipes, to be talked to.
     pub(crate) fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Running {
-        let mut command = self.command(WG);
+        let mut command = self.command(&self.wg);
         command.args(args);
         Running::of(command)
     }
@@ -494,7 +517,8 @@ fn tools() -> &'static [(&'static str, PathBuf)] {
     TOOLS.get_or_init(|| {
         let names = [
             "sh", "bash", "cat", "chmod", "cp", "date", "false", "find", "id", "ln", "mkdir",
-            "env", "mkfifo", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr", "true",
+            "env", "mkfifo", "prlimit", "rm", "printf", "setsid", "sleep", "sort", "touch", "tr",
+            "true",
         ];
         let find = |name: &'static str| {
             let found = on_path(name);

@@ -81,11 +81,15 @@ fn an_unknown_chat_is_told_with_those_that_are_here() {
 #[test]
 fn a_name_of_several_chats_means_the_one_that_is_served_or_none() {
     let world = World::new();
-    let named = || NewChat {
-        name: Some("same".to_owned()),
+    let named = |name: &str| NewChat {
+        name: Some(name.to_owned()),
         ..NewChat::default()
     };
-    let (first, second) = (world.add_chat(named()), world.add_chat(named()));
+    let first = world.add_chat(named("same"));
+    let second = world.add_chat(named("other"));
+    // The earlier tool let several have one.
+    let text = fs::read_to_string(world.workspace.graph_path()).unwrap();
+    world.write_graph(&text.replace("other", "same"));
     let mut graph = world.graph();
     let failure = resolve::chat(&world.workspace, &graph, "same").unwrap_err();
     assert_eq!(

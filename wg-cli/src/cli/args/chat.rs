@@ -135,7 +135,7 @@ Examples:
     /// Retire a chat for good: end its handler, abandon its task; files stay
     #[command(after_help = "\
 Examples:
-  wg chat delete chat-1")]
+  wg chat delete chat-1 --yes")]
     Delete(Delete),
 }
 

@@ -146,9 +146,17 @@ Examples:
     /// The service itself, in the foreground.
     #[command(hide = true)]
     Daemon(Start),
-    /// Not built yet
-    #[command(hide = true)]
-    Install(NotBuilt),
+    /// Let systemd keep the service of this workspace
+    #[command(after_help = "\
+Writes a unit of your user's systemd: Type=notify with a watchdog. It touches
+nothing but the daemon (KillMode=process), so agents go on over a restart.
+
+Examples:
+  wg service install --print      only show the unit
+  wg service install
+  systemctl --user daemon-reload
+  systemctl --user enable --now wg-PROJECT-0123abcd   (install says the name)")]
+    Install(Install),
     /// Not built yet
     #[command(hide = true, aliases = ["thaw", "tick"])]
     Freeze(NotBuilt),
@@ -195,6 +203,14 @@ pub struct Stop {
     /// Accepted from the earlier tool: handlers are ended anyway.
     #[arg(long, hide = true, conflicts_with = "keep_handlers")]
     pub kill_agents: bool,
+}
+
+/// Arguments of `wg service install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// Print the unit and write nothing
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// Arguments of `wg service status`.

@@ -67,7 +67,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Retry) -> Outcome {
         state,
         note: why_it_waits(chat, state),
     };
-    cx.report.answer(&retried, || {
+    cx.report.done(&retried, || {
         let note = retried
             .note
             .as_deref()

@@ -30,7 +30,7 @@ pub(in crate::cli) fn run(cx: &Context<'_>, args: &SetExecutor) -> Outcome {
         }
         Err(error) => return Err(error.into()),
     };
-    cx.report.answer(&change, || {
+    cx.report.done(&change, || {
         change
             .get("text")
             .and_then(Value::as_str)

@@ -25,8 +25,13 @@ pub(in crate::cli) fn run(cx: &Context<'_>, args: &Purge) -> Outcome {
         caller: Caller::from_env(),
     };
     let report = purge_within(cx, workspace, options, args.wait)?;
-    cx.report
-        .answer(&report, || to_text(&report, args.dry_run))?;
+    let text = || to_text(&report, args.dry_run);
+    // What would be done, and what could not be, is never left out.
+    if args.dry_run || !report.errors.is_empty() {
+        cx.report.answer(&report, text)?;
+    } else {
+        cx.report.done(&report, text)?;
+    }
     Ok(report.exit_code())
 }
 

@@ -47,7 +47,7 @@ pub(super) fn new(cx: &Context<'_>, args: &New) -> Outcome {
         })
     })?;
     fs::create_dir_all(&made.dir).map_err(StoreError::io("create", &made.dir))?;
-    cx.report.answer(&made, || {
+    cx.report.done(&made, || {
         format!("Made session {} at {}", made.session, made.dir.display())
     })?;
     Ok(ExitCode::Ok)
@@ -113,7 +113,7 @@ fn add_alias(cx: &Context<'_>, session: &str, alias: &str) -> Outcome {
             )
             .with_cure("a chat is named when it is made: wg chat new --name NAME")
         })?;
-    cx.report.answer(&aliases, || {
+    cx.report.done(&aliases, || {
         format!("{} is also called {alias}", target.name)
     })?;
     Ok(ExitCode::Ok)
@@ -139,7 +139,7 @@ fn remove_alias(cx: &Context<'_>, alias: &str) -> Outcome {
         aliases.retain(|known| known != alias);
     })?
     .ok_or_else(unknown)?;
-    cx.report.answer(&aliases, || {
+    cx.report.done(&aliases, || {
         format!("{} is no longer called {alias}", session.uuid)
     })?;
     Ok(ExitCode::Ok)
@@ -216,7 +216,7 @@ pub(super) fn rm(cx: &Context<'_>, args: &Rm) -> Outcome {
         dir: target.dir.clone(),
     };
     cx.report
-        .answer(&removed, || format!("Removed session {}", removed.session))?;
+        .done(&removed, || format!("Removed session {}", removed.session))?;
     Ok(ExitCode::Ok)
 }
 
