@@ -8,13 +8,14 @@ use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
 use crate::handler::nex::NexOptions;
 use crate::handler::{nex, spawn_task};
+use crate::store::resolve;
 
 pub(super) fn run(cx: &Context<'_>, args: Nex) -> Outcome {
     let workspace = cx.workspace()?;
     let chat = args
         .chat
         .as_deref()
-        .map(|reference| cx.chat(&workspace, reference))
+        .map(|reference| resolve::chat_of(&workspace, reference))
         .transpose()?;
     nex::run(NexOptions {
         workspace,

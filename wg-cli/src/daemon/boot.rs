@@ -118,8 +118,10 @@ fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    let mut verdicts = daemon.events.last_verdicts();
     for task in loaded.graph.chats() {
-        daemon.admit(task);
+        let last = verdicts.remove(&task.id);
+        daemon.admit_new(task, last);
     }
     if loaded.warnings.is_empty() {
         archive_orphan_states(daemon);

@@ -89,6 +89,16 @@ impl Events {
         last_verdict(&self.log, chat)
     }
 
+    /// The same for every chat, in one pass over the events.
+    pub(super) fn last_verdicts(&self) -> BTreeMap<ChatId, LastVerdict> {
+        let is_exit = |event: &EventLine| event.event == EventKind::Exited;
+        let exits = self.log.last_of_each(is_exit).unwrap_or_default();
+        exits
+            .iter()
+            .filter_map(|(chat, exit)| Some((*chat, LastVerdict::from_event(exit)?)))
+            .collect()
+    }
+
     /// Turns a machine's notice into its event and its log line.
     pub(super) fn notice(&self, chat: ChatId, notice: &Notice, reason: Option<StartReason>) {
         let n = chat.0;

@@ -325,6 +325,16 @@ impl Daemon {
 
     /// Takes a chat of the graph into account; one that is known already only has its task refreshed.
     fn admit(&self, task: ChatTask) {
+        if let Some(entry) = self.chats.lock().get_mut(&task.id) {
+            entry.task = task;
+            return;
+        }
+        let last = self.events.last_verdict(task.id);
+        self.admit_new(task, last);
+    }
+
+    /// Takes a chat into account whose last ending was looked up already.
+    fn admit_new(&self, task: ChatTask, last: Option<LastVerdict>) {
         let chat = task.id;
         let record = ChatRecord::load(&self.workspace, chat).unwrap_or_else(|e| {
             // Unknown is read as the safe wish: nothing starts until the file can be read.
@@ -339,24 +349,24 @@ impl Daemon {
         });
         let wish = wishes::of(&record, Some(&task));
         let mut chats = self.chats.lock();
+        // Somebody else may have met it in the meantime.
         if let Some(entry) = chats.get_mut(&chat) {
             entry.task = task;
-        } else {
-            let last = self.events.last_verdict(chat);
-            chats.insert(
-                chat,
-                Entry {
-                    core: Chat::new(wish),
-                    task,
-                    last,
-                    reason: None,
-                    handler: None,
-                    serves: false,
-                    has_unit: false,
-                    replies: 0,
-                },
-            );
+            return;
         }
+        chats.insert(
+            chat,
+            Entry {
+                core: Chat::new(wish),
+                task,
+                last,
+                reason: None,
+                handler: None,
+                serves: false,
+                has_unit: false,
+                replies: 0,
+            },
+        );
     }
 
     /// A handler is about to be started for this reason.

@@ -103,8 +103,7 @@ fn serve(
     ledger: &mut Ledger,
 ) -> Result<ExitCode, Failure> {
     let workspace = &call.workspace;
-    let graph = Graph::load(workspace)?.graph;
-    let task = graph.chat(call.chat);
+    let task = Graph::load_chat(workspace, call.chat)?;
     // Read again now that the lock is ours: a purge that ran while we started has seen nobody to end.
     if let Some(wish) = wish_against(&ChatRecord::load(workspace, call.chat)?, task.as_ref()) {
         log::warn!("{chat} is {wish:?}; leaving");

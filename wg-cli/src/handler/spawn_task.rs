@@ -69,12 +69,11 @@ impl HandlerCommand {
 }
 
 fn find(workspace: &Workspace, id: &str) -> Result<ChatId, Failure> {
-    let graph = Graph::load(workspace)?.graph;
-    match resolve::chat(workspace, &graph, id) {
+    match resolve::chat_of(workspace, id) {
         Ok(chat) => Ok(chat),
         // A reference that could not be looked up is not the same as one that names nothing.
         Err(failure) if failure.code != ExitCode::Failed => Err(failure),
-        Err(failure) => match graph.task(id) {
+        Err(failure) => match Graph::load(workspace)?.graph.task(id) {
             Some(_) => Err(Failure::new(
                 ExitCode::Failed,
                 format!("task {id} is not a chat"),

@@ -156,14 +156,19 @@ impl EventLog {
         Ok(self.tail(Some(chat), 1)?.pop())
     }
 
-    /// Returns the last event of every chat, in one pass.
+    /// Returns the last event of every chat that is wanted, in one pass.
     ///
     /// # Errors
     /// As [`EventLog::tail`].
-    pub fn last_of_each(&self) -> Result<BTreeMap<ChatId, EventLine>, StoreError> {
+    pub fn last_of_each(
+        &self,
+        wanted: impl Fn(&EventLine) -> bool,
+    ) -> Result<BTreeMap<ChatId, EventLine>, StoreError> {
         let mut last = BTreeMap::new();
         self.each_backwards(|event| {
-            if let Some(chat) = event.chat_id {
+            if let Some(chat) = event.chat_id
+                && wanted(&event)
+            {
                 last.entry(chat).or_insert(event);
             }
             Go::On

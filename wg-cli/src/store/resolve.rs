@@ -53,6 +53,20 @@ pub fn chat(workspace: &Workspace, graph: &Graph, reference: &str) -> Result<Cha
     .with_cure("wg chat list"))
 }
 
+/// As [`chat`], where the graph was not read yet: for a chat that is meant by its number, little of it has to be.
+///
+/// # Errors
+/// As [`chat`], and where the graph cannot be read.
+pub fn chat_of(workspace: &Workspace, reference: &str) -> Result<ChatId, Failure> {
+    check_reference(reference)?;
+    if let Some(id) = ChatId::from_any_form(reference)
+        && Graph::load_chat(workspace, id)?.is_some()
+    {
+        return Ok(id);
+    }
+    chat(workspace, &Graph::load(workspace)?.graph, reference)
+}
+
 /// Refuses what cannot be the name of anything here, in one short sentence whatever its size.
 ///
 /// # Errors

@@ -83,7 +83,7 @@ fn numbers_rise_over_rotations_and_over_writers() {
     assert_eq!(second.last(ChatId(9)).unwrap(), None);
     assert_eq!(seqs(&second.after(18).unwrap()), [19, 20, 21]);
     let each: Vec<(u32, u64)> = second
-        .last_of_each()
+        .last_of_each(|_| true)
         .unwrap()
         .into_iter()
         .map(|(chat, event)| (chat.0, event.seq))

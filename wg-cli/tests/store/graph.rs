@@ -486,3 +486,18 @@ proptest! {
         prop_assert_eq!(graph.to_bytes(), [&bytes[..], &changed, &bytes].concat());
     }
 }
+
+#[test]
+fn one_chat_of_the_graph_is_the_same_as_in_the_whole_of_it() {
+    let world = World::earlier();
+    let text = fs::read_to_string(world.workspace.graph_path()).unwrap();
+    // Whoever escapes letters writes an id that no search for it finds.
+    let escaped = r#"{"kind":"task","id":"\u002echat-\u0037","title":"Chat: eta","status":"open","tags":["chat-loop"]}"#;
+    fs::write(world.workspace.graph_path(), format!("{text}{escaped}\n")).unwrap();
+    let whole = world.graph();
+    assert!(whole.chat(ChatId(7)).is_some());
+    for id in (0..20).map(ChatId) {
+        let one = Graph::load_chat(&world.workspace, id).unwrap();
+        assert_eq!(format!("{one:?}"), format!("{:?}", whole.chat(id)), "{id}");
+    }
+}
