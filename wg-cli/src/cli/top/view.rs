@@ -238,6 +238,7 @@ mod tests {
                 title: "a title\x1b[2J that is longer than any narrow terminal is wide".into(),
                 name: None,
                 state: ChatState::Running,
+                waits_for: None,
                 since: None,
                 pid: Some(4711),
                 unread: 3,
