@@ -8,6 +8,7 @@
 
 mod daemon;
 mod doctor;
+mod earlier_failures;
 mod endings;
 mod endurance;
 mod errors;
@@ -30,6 +31,7 @@ mod run;
 mod service_manager;
 mod session_check;
 mod states;
+mod succession;
 mod terminal;
 mod tree;
 mod verbs;
