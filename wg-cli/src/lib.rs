@@ -11,7 +11,6 @@ pub mod failure;
 pub mod foreground;
 pub mod handler;
 pub mod ipc;
-pub mod limits;
 pub mod locked_run;
 pub mod names;
 pub mod notices;

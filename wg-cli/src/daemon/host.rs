@@ -121,9 +121,6 @@ impl ChatHost {
                 MARKER,
                 format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
             );
-        if let Some(former) = daemon.former_open_files {
-            command.env(crate::limits::FORMER, former.to_string());
-        }
         Ok(command)
     }
 }

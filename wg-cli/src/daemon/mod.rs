@@ -137,8 +137,6 @@ pub(crate) struct Daemon {
     /// Clients that asked for the end and are answered when it has come.
     goodbyes: Mutex<Vec<Answer>>,
     started_at: Timestamp,
-    /// The limit of open files that handlers go back to.
-    former_open_files: Option<u64>,
 }
 
 impl Daemon {

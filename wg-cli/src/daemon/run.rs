@@ -249,7 +249,6 @@ impl Daemon {
             hurried: false.into(),
             goodbyes: Mutex::default(),
             started_at: clock::now(),
-            former_open_files: crate::limits::raise_open_files(),
         });
         let handle = Driver::start(ChatHost::new(Arc::clone(&daemon))).map_err(|e| {
             Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)

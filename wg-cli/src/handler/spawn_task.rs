@@ -37,12 +37,7 @@ impl HandlerCommand {
     /// Becomes the handler. Returns only where that failed.
     #[must_use = "this process goes on only where it could not become another"]
     pub fn exec(&self) -> Failure {
-        crate::limits::restore_open_files();
-        let error = Command::new(SELF)
-            .arg0("wg")
-            .args(&self.arguments)
-            .env_remove(crate::limits::FORMER)
-            .exec();
+        let error = Command::new(SELF).arg0("wg").args(&self.arguments).exec();
         Failure::new(
             ExitCode::System,
             format!("failed to become the handler of {}", self.chat),

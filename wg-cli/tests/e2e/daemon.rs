@@ -1,10 +1,10 @@
-//! The daemon's dealings with the system: what it may have open, what it writes down, what it does when it cannot.
+//! What the daemon writes down, and what it does when it cannot.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::world::{WG, World};
+use crate::world::World;
 
 fn state_of(world: &World) -> Value {
     let state = ".wg/service/coordinator-state-0.json";
@@ -38,33 +38,6 @@ fn a_wish_that_the_graph_cannot_take_stands_in_neither_file() {
         assert_ne!(state_of(&world)["archived_at"], Value::Null);
         world.stop();
     }
-}
-
-#[test]
-fn the_daemon_raises_its_limit_of_open_files_and_its_handlers_have_the_former_one() {
-    let world = World::with_workspace();
-    world.sh(
-        &format!("ulimit -Sn 300 && ulimit -Hn 4000 && '{WG}' up hello"),
-        b"",
-    );
-    let limits = |pid: i32| -> Vec<String> {
-        let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("Max open files"))
-            .unwrap();
-        line.split_whitespace()
-            .skip(3)
-            .take(2)
-            .map(str::to_owned)
-            .collect()
-    };
-    assert_eq!(limits(world.daemon_pid()), ["4000", "4000"]);
-    let handlers = world.handlers();
-    assert_eq!(limits(handlers[0].pid), ["300", "4000"]);
-    let environ = String::from_utf8_lossy(&handlers[0].environ).into_owned();
-    assert!(!environ.contains("WG_NOFILE"), "an agent has no use for it");
-    world.stop();
 }
 
 #[test]

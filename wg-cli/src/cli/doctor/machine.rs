@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::cli::finding::{Finding, Fix, Weight};
-use crate::limits::most_open_files;
 use crate::store::StoreError;
 use crate::store::workspace::Workspace;
 
@@ -20,7 +21,7 @@ pub(super) fn limits(chats: usize) -> Vec<Finding> {
     let chats = u64::try_from(chats).unwrap_or(u64::MAX);
     let mut findings = Vec::new();
     let needed = chats.saturating_mul(PER_CHAT).saturating_add(BESIDES);
-    if let Some(most) = most_open_files()
+    if let Some(most) = getrlimit(Resource::Nofile).maximum
         && most < needed
     {
         findings.push(
