@@ -164,6 +164,8 @@ impl Shared {
             .core
             .finish(seq, index, outcome, now, &self.phantoms, &mut steps);
         let permit = state.take_permit(seq);
+        // Under the lane's lock, so that whoever sees the lane idle sees the place given back, too.
+        let handed_to = permit.as_ref().and_then(|group| group.give_back());
         lane.absorb_if_empty(&mut state);
         let stay = ended == Ended::Counted
             && state.token == Token::None
@@ -178,8 +180,8 @@ impl Shared {
         }
         self.ring();
         self.follow_up(lane, now, after, steps);
-        if let Some(group) = permit {
-            self.give_back(&group);
+        if let (Some(group), Some(next)) = (permit, handed_to) {
+            self.hand_over(&group, next);
         }
         self.watchdog.sweep_later(self.config.lane_retention);
         match ended {

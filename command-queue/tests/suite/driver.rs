@@ -207,6 +207,8 @@ fn a_probe_that_panics_is_reported_once_and_counts_as_silence() {
         handle.wait_until(far()).unwrap(),
         Err(TaskError::Stalled { .. })
     ));
+    // The probe's thread says so, which may be a moment after the watchdog saw that there is no answer.
+    journal.wait_for("badprobe", "probe failed");
     assert_eq!(journal.of("badprobe", "probe failed").len(), 1);
 }
 
@@ -353,6 +355,25 @@ fn a_group_caps_its_lanes_together() {
 }
 
 #[test]
+fn whoever_sees_a_lane_idle_sees_its_place_in_the_group_given_back() {
+    let queue = queue();
+    queue.configure_group("returned", 1);
+    for lane in ["r1", "r2"] {
+        let config = LaneConfig {
+            group: Some("returned".into()),
+            ..LaneConfig::serial()
+        };
+        queue.configure_lane(lane, config).unwrap();
+    }
+    for round in 0..2_000 {
+        let lane = ["r1", "r2"][round % 2];
+        queue.submit_detached(lane, patient(), |_| ()).unwrap();
+        queue.wait_idle(far()).unwrap();
+        assert_eq!(queue.snapshot().groups[0].occupied, 0, "round {round}");
+    }
+}
+
+#[test]
 fn a_wider_group_and_a_lane_that_leaves_it_both_go_on() {
     let queue = queue();
     queue.configure_group("h", 0);
@@ -405,6 +426,10 @@ fn listeners_hear_what_was_decided_and_one_that_panics_harms_nobody() {
     let mut kinds = Vec::new();
     while kinds.last() != Some(&"reclaimed") {
         let event = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        // On a busy machine the task may have waited for a thread, and that is told, too.
+        if matches!(event, Event::Blocked { .. } | Event::WaitedLong { .. }) {
+            continue;
+        }
         let kind = if matches!(event, Event::Suspected { id: of, .. } if of == id) {
             "suspected"
         } else if matches!(event, Event::Stalled { id: of, .. } if of == id) {

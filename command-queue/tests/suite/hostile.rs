@@ -164,6 +164,7 @@ fn a_probe_that_never_answers_is_given_up_and_the_slot_goes_back() {
         Err(TaskError::Stalled { .. })
     ));
     assert_eq!(next.wait_until(far()).unwrap(), Ok("ran"));
+    journal.wait_for("mute", "progress probe did not answer");
     assert_eq!(journal.of("mute", "progress probe did not answer").len(), 1);
     drop(let_go);
 }
