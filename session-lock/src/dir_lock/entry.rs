@@ -12,10 +12,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use super::{DirLockError, DirStatus};
 use crate::error::{AcquireError, HeldReason};
@@ -135,13 +139,9 @@ impl Entry {
     /// Returns the entry in a folder.
     pub(super) fn load(path: PathBuf) -> Result<Self, DirLockError> {
         let file = path.join("directory");
-        let bytes = fs::read(&file).map_err(|source| {
-            if source.kind() == io::ErrorKind::NotFound {
-                DirLockError::Corrupt { path: file.clone() }
-            } else {
-                failed("read", &file)(source)
-            }
-        })?;
+        let Some(bytes) = read(&file)? else {
+            return Err(DirLockError::Corrupt { path: file });
+        };
         let directory = bytes
             .strip_prefix(VERSION)
             .and_then(|rest| rest.strip_suffix(b"\n"));
@@ -302,12 +302,11 @@ impl Entry {
 
     fn read_note(&self, name: &str) -> Result<Option<Note>, DirLockError> {
         let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => Note::parse(&bytes)
+        match read(&path)? {
+            Some(bytes) => Note::parse(&bytes)
                 .map(Some)
                 .ok_or(DirLockError::Corrupt { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(failed("read", &path)(source)),
+            None => Ok(None),
         }
     }
 
@@ -353,6 +352,42 @@ impl Entry {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Reads a file of an entry, `None` if there is none. Follows no link and waits for nobody at a named pipe: what is no
+/// regular file says nothing sensible.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, DirLockError> {
+    /// More than any path and any note need, in bytes.
+    const LARGEST: u64 = 64 * 1024;
+    let corrupt = || DirLockError::Corrupt {
+        path: path.to_owned(),
+    };
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link, or a socket.
+        Err(error)
+            if [Some(Errno::ELOOP as i32), Some(Errno::ENXIO as i32)]
+                .contains(&error.raw_os_error()) =>
+        {
+            return Err(corrupt());
+        }
+        Err(source) => return Err(failed("read", path)(source)),
+    };
+    let mut bytes = Vec::new();
+    let is_file = file.metadata().map_err(failed("read", path))?.is_file();
+    if !is_file {
+        return Err(corrupt());
+    }
+    file.take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read", path))?;
+    Ok(Some(bytes))
 }
 
 /// Returns whether provably nobody holds what the entry in `path` is for, whatever that is.

@@ -259,6 +259,37 @@ fn a_turn_that_is_not_given_back_stops_nobody() {
 }
 
 #[test]
+fn a_pipe_or_a_link_in_an_entry_is_corrupt_and_nobody_waits_at_it() {
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let status = DirLock::status(&place.registry(), &place.dir("above")).unwrap();
+    for name in ["hold", "directory"] {
+        let path = status.entry.join(name);
+        let kept = fs::read(&path).ok();
+        for plant in ["pipe", "link"] {
+            drop(fs::remove_file(&path));
+            if plant == "pipe" {
+                nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            } else {
+                std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+            }
+            let error = place.try_lock("above").unwrap_err();
+            assert!(
+                matches!(&error, DirLockError::Corrupt { path: named } if *named == path),
+                "{error:?}"
+            );
+            let listed = DirLock::list(&place.registry()).unwrap();
+            assert_eq!(listed.unreadable.len(), 1);
+        }
+        fs::remove_file(&path).unwrap();
+        if let Some(bytes) = kept {
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    drop(place.try_lock("above").unwrap());
+}
+
+#[test]
 fn a_note_of_two_lines_is_refused() {
     assert!(Note::new("ann\nforged", "").is_err());
     assert!(Note::new("", "nobody").is_err());

@@ -56,7 +56,7 @@ fn enter(folder: &Path) -> io::Result<()> {
     arena.write_all_at(&own.to_le_bytes(), 0)?;
     append(&folder.join(ENTRIES), b".")?;
     pause(Duration::from_micros(
-        Dice::new(u64::from(own)).below(15_000),
+        Dice::new(u64::from(own)).below(40_000),
     ));
     let now = who(&arena)?;
     if now != own {
@@ -83,13 +83,24 @@ fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .write_all(bytes)
 }
 
-/// Whether a process runs on; one that the kernel is tidying up after (`PF_EXITING`) does not.
+/// Whether a process will run another instruction of its own: not if the kernel is tidying up after it (`PF_EXITING`), nor
+/// if it was sent SIGKILL and has not come to its turn since. Where somebody deleted the guard, a command that is killed
+/// together with its wrapper has no other claim left in that moment.
 fn is_alive(pid: u32) -> bool {
     const EXITING: u64 = 4;
+    const KILLED: u64 = 1 << 8;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
     // Field 9 of proc(5); the name before the parenthesis is field 2.
     let flags = fields.and_then(|fields| fields.split_ascii_whitespace().nth(6));
     let flags = flags.and_then(|flags| flags.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & EXITING == 0)
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let is_killed = status.lines().any(|line| {
+        let pending = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        pending.is_some_and(|pending| pending & KILLED != 0)
+    });
+    flags.is_some_and(|flags| flags & EXITING == 0) && !is_killed
 }

@@ -86,7 +86,14 @@ fn start(attack: &mut Attack, folder: &Path, dir: &Path) -> io::Result<Wanting> 
 }
 
 fn fault(attack: &mut Attack, folder: &Path, all: &mut [Wanting], aim: Aim) {
-    let at = usize::try_from(attack.dice.below(all.len() as u64)).unwrap_or(0);
+    // Most of the time whoever has the directory: to hit those who wait is cheap to bear.
+    let inside = inside_now(folder).and_then(parent);
+    let holder = all.iter().position(|it| Some(it.wrapper.id()) == inside);
+    let anybody = usize::try_from(attack.dice.below(all.len() as u64)).unwrap_or(0);
+    let at = match holder {
+        Some(holder) if attack.dice.below(4) > 0 => holder,
+        Some(_) | None => anybody,
+    };
     let wanting = &mut all[at];
     match attack.dice.below(6) {
         // Without its guard a command is nobody's when its wrapper is killed: see the limitations of session-lock.
@@ -159,6 +166,13 @@ fn spoil(attack: &mut Attack, dir: &Path, aim: Aim) {
 fn inside_now(folder: &Path) -> Option<u32> {
     let arena = File::open(folder.join(inside::ARENA)).ok()?;
     inside::who(&arena).ok().filter(|pid| *pid > 1)
+}
+
+/// The process that started it.
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn entries(folder: &Path) -> u64 {
