@@ -23,6 +23,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How soon a daemon that went away is looked for again while a turn runs: it may only be restarting.
 const LOST_RETRY: Duration = Duration::from_secs(1);
 
+/// How often it is looked for that soon; then it is more than a restart.
+const SOON: u32 = 30;
+
 /// How soon one that was never there is, and the most that the search for a lost one slows down to.
 const ABSENT_RETRY: Duration = Duration::from_secs(10);
 
@@ -154,9 +157,8 @@ impl Gate {
 
     /// Begins to look for a daemon while a turn runs without one.
     pub(crate) fn look_out(&mut self, now: Instant) {
-        let after = if self.known {
-            let slower = 2_u32.saturating_pow(self.misses);
-            ABSENT_RETRY.min(LOST_RETRY.saturating_mul(slower))
+        let after = if self.known && self.misses < SOON {
+            LOST_RETRY
         } else {
             ABSENT_RETRY
         };
