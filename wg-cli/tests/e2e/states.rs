@@ -197,6 +197,13 @@ fn adopted_by_the_daemon_after_the_one_that_started_it() {
     kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
     wait_gone(daemon);
     world.wg(&["service", "start"]).ok();
+    // The handler asks the new daemon for the turn that it has as soon as it has found it.
+    while !world
+        .wg(&["service", "status"])
+        .ok()
+        .stdout
+        .contains("turn:0")
+    {}
     is(&world, "adopted");
     let_go(&world);
 }
