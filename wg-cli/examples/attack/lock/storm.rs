@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::inside;
 use crate::frame::{Attack, pause};
@@ -204,7 +204,15 @@ fn go_on(attack: &mut Attack, all: &mut [Wanting]) {
 fn reap(attack: &mut Attack, all: &mut Vec<Wanting>) -> io::Result<()> {
     let mut ended = Vec::new();
     for wanting in all.iter_mut() {
-        if let Some(status) = wanting.wrapper.try_wait()? {
+        // Until it is waited for, its group is its own: a command that was stopped with a wrapper that is gone would have the
+        // directory for ever, and rightly so.
+        if wanting.stopped_until.is_some() && has_ended(&wanting.wrapper)? {
+            wanting.stopped_until = None;
+            signal_group(wanting, Signal::CONT);
+        }
+        if wanting.stopped_until.is_none()
+            && let Some(status) = wanting.wrapper.try_wait()?
+        {
             ended.push(wanting.wrapper.id());
             let code = status.code();
             // 0: it was inside. 124: another was, for all the time.
@@ -221,6 +229,13 @@ fn reap(attack: &mut Attack, all: &mut Vec<Wanting>) -> io::Result<()> {
     }
     all.retain(|wanting| !ended.contains(&wanting.wrapper.id()));
     Ok(())
+}
+
+/// Whether it has ended, without waiting for it.
+fn has_ended(wrapper: &Child) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let pid = rustix::process::Pid::from_child(wrapper);
+    Ok(rustix::process::waitid(WaitId::Pid(pid), options)?.is_some())
 }
 
 /// Lets everybody who is left come in and leave.
