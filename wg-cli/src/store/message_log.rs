@@ -27,9 +27,14 @@ pub(super) fn id_of(line: &[u8]) -> Option<u64> {
         .map(|record| record.id)
 }
 
+/// How far back a name that a sender gave is looked for, in bytes. More would make a message the dearer the longer its history.
+const NAMES_IN: usize = 256 << 10;
+
 /// Appends a message and returns its id. With [`Durability::Sync`] it is on disk then.
 ///
-/// Several processes may append at once: ids are dense and rising. A torn last line is moved aside first.
+/// Several processes may append at once: ids are dense and rising. A torn last line is moved aside first. A question whose
+/// `request_id` stands in the last 256 KiB of the inbox already is the same question, sent again by somebody who did not hear
+/// that it was accepted: the id that it has is returned, and nothing is appended. A retry is a new question on purpose.
 ///
 /// # Errors
 /// [`StoreError`]; nothing was appended then.
@@ -46,6 +51,14 @@ pub fn append(
         Some(id) => id,
         None => rotation::last_archived_id(dir, side)?,
     };
+    if side == Side::Inbox
+        && message.retry_of.is_none()
+        && let Some(name) = &message.request_id
+        && let Some(id) =
+            named(file.lines_backwards(), name).map_err(StoreError::io("read", &path))?
+    {
+        return Ok(id);
+    }
     let last = last.max(highest_place(dir, side));
     let id = last.checked_add(1).ok_or_else(|| StoreError::Corrupt {
         path: path.clone(),
@@ -73,6 +86,28 @@ pub fn append(
     };
     file.append(&line.format(), durability)?;
     Ok(id)
+}
+
+/// Returns the id of the latest question with this name.
+fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<u64>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        id: u64,
+        #[serde(borrow, default)]
+        request_id: std::borrow::Cow<'a, str>,
+    }
+    let mut looked_at = 0;
+    while looked_at < NAMES_IN
+        && let Some(line) = lines.next_line()?
+    {
+        looked_at += line.len();
+        if let Ok(found) = serde_json::from_slice::<Named<'_>>(&line)
+            && found.request_id == name
+        {
+            return Ok(Some(found.id));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the highest id that a reader has seen: a file that was emptied behind our back must not start again below it.

@@ -454,6 +454,38 @@ fn a_tail_returns_each_message_once_over_rotations() {
     assert_eq!(next(), [1]);
 }
 
+/// As a sender does who did not hear that its message was accepted.
+#[test]
+fn a_question_that_is_sent_again_under_its_name_is_one_question() {
+    let world = World::new();
+    let dir = world.session();
+    let named = |name: &str, text: &str| NewMessage {
+        request_id: Some(name.to_owned()),
+        ..NewMessage::new(Role::User, text)
+    };
+    let send = |message| append(&dir, Side::Inbox, message, Durability::Sync).unwrap();
+    let first = send(named("mine", "one"));
+    let other = send(named("mine too", "two"));
+    assert_eq!(send(named("mine", "one")), first);
+    assert_eq!(ids(&dir, Side::Inbox, 0), [first, other]);
+    // Answered or not, it is the same question; asked again on purpose, it is a new one.
+    reply(&dir, first);
+    assert_eq!(send(named("mine", "one")), first);
+    let again = NewMessage {
+        retry_of: Some(first),
+        ..named("mine", "one")
+    };
+    assert_eq!(send(again), other + 1);
+    // Two replies may carry the name of one question: an attempt that failed, and the answer.
+    let answer = |role| NewMessage {
+        request_id: Some("mine".to_owned()),
+        ..NewMessage::new(role, "answer")
+    };
+    let replies = [Role::SystemError, Role::Coordinator]
+        .map(|role| append(&dir, Side::Outbox, answer(role), Durability::Sync).unwrap());
+    assert_ne!(replies[0], replies[1]);
+}
+
 #[test]
 fn a_long_history_is_not_read_for_an_append_or_for_what_is_unanswered() {
     let world = World::new();

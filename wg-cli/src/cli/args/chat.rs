@@ -190,7 +190,7 @@ pub struct Send {
     /// The message; `-` reads it from stdin
     #[arg(value_name = "MESSAGE")]
     pub message: String,
-    /// Your own name for the message; a second send with it adds nothing
+    /// Your own name for the message: sent again under it, it is not asked twice
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
     /// Do not wait for the disk
