@@ -2,6 +2,7 @@
 
 mod entry;
 mod error;
+mod sweep;
 mod turn;
 
 use std::io;
@@ -14,7 +15,7 @@ pub use self::error::DirLockError;
 
 use self::entry::Entry;
 use self::turn::Turn;
-use crate::error::{HeldReason, ReleaseError};
+use crate::error::{AcquireError, HeldReason, InspectError, ReleaseError};
 use crate::holder::Holder;
 use crate::inherit;
 use crate::inspect::{Inspection, inspect};
@@ -181,9 +182,14 @@ impl DirLockOptions {
     /// [`DirLockError::Held`] if another has it, or one above or below, for as long as was to be waited.
     pub fn acquire(self, dir: &Path) -> Result<DirLock, DirLockError> {
         let entry = Entry::of(&self.registry, dir)?;
-        entry.create()?;
+        let mut lost = 0;
         loop {
+            entry.create(&self.registry)?;
             let error = match self.try_acquire(&entry) {
+                Err(error) if was_swept(&error) && lost < MOST_LOST => {
+                    lost += 1;
+                    continue;
+                }
                 Err(error) => error,
                 locked => return locked,
             };
@@ -207,6 +213,14 @@ impl DirLockOptions {
         let lock = options
             .acquire(entry.path())
             .map_err(|error| entry.held_or(error))?;
+        // Whoever removes an entry has its lock while it does. So one that is in place now stays until ours is released.
+        if !lock.is_in_place() {
+            return Err(DirLockError::Io {
+                doing: "lock",
+                path: entry.path().to_owned(),
+                source: io::ErrorKind::NotFound.into(),
+            });
+        }
         entry.write_note(self.note.as_ref())?;
         // From here on others see our lock. Two that overlap and come at once, one of them without its turn, both look
         // after both can be seen, so at least one gives way; it may be both.
@@ -219,6 +233,23 @@ impl DirLockOptions {
             entry: entry.clone(),
         })
     }
+}
+
+/// How often an entry that was removed while it was being locked is made again.
+const MOST_LOST: u32 = 16;
+
+/// Returns whether an acquisition failed because its entry is gone: its directory did not exist a moment ago, and
+/// somebody swept the registry.
+fn was_swept(error: &DirLockError) -> bool {
+    let source = match error {
+        DirLockError::Io { source, .. }
+        | DirLockError::Acquire(AcquireError::Io { source, .. })
+        | DirLockError::Inspect(InspectError { source, .. }) => source,
+        DirLockError::Held { .. } | DirLockError::Corrupt { .. } | DirLockError::Acquire(_) => {
+            return false;
+        }
+    };
+    source.kind() == io::ErrorKind::NotFound
 }
 
 /// Waits until the entry may have become free; returns whether there is any time left.
@@ -301,7 +332,8 @@ impl DirLock {
         let (mut held, mut unreadable) = (Vec::new(), Vec::new());
         for path in Entry::paths(registry)? {
             let (directory, status) = match Entry::load(path.clone()) {
-                Ok(entry) => (Some(entry.directory().to_owned()), entry.status()),
+                Ok(Some(entry)) => (Some(entry.directory().to_owned()), entry.status()),
+                Ok(None) => continue,
                 Err(error) => (None, Err(error)),
             };
             match status {

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
@@ -93,7 +94,11 @@ pub(crate) enum Opened {
 }
 
 /// Opens `name` in `dir` if it is a regular file. Follows no link, and waits for nobody at a named pipe.
-pub(crate) fn open_regular(dir: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> io::Result<Opened> {
+pub(crate) fn open_regular(
+    dir: BorrowedFd<'_>,
+    name: &(impl NixPath + ?Sized),
+    flags: OFlag,
+) -> io::Result<Opened> {
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(file) => File::from(file),
@@ -144,6 +149,19 @@ pub(crate) fn read_small(file: &File) -> io::Result<Vec<u8>> {
     };
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// Creates a file that is to be renamed into its place. What a killed process left there, or somebody planted, is
+/// removed: nothing in its place is ever followed, waited for or written to.
+pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
+    let create = || File::options().write(true).create_new(true).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(path)?;
+            create()
+        }
+        created => created,
+    }
 }
 
 /// Removes `name` from `dir`; it is fine if it is not there.

@@ -327,6 +327,11 @@ impl SessionLock {
         Ok(Some(Released::StillLent { pids: Vec::new() }))
     }
 
+    /// Returns whether the path still leads to the directory that is locked.
+    pub(crate) fn is_in_place(&self) -> bool {
+        FileId::of_path(&self.parts.path).is_ok_and(|id| id == self.parts.dir_id)
+    }
+
     /// Looks whether the lock still stands, and puts back what was deleted. To be called between two pieces of work.
     ///
     /// # Errors
@@ -339,8 +344,7 @@ impl SessionLock {
             });
         }
         let path = self.parts.path.clone();
-        let directory_stands = FileId::of_path(&path).is_ok_and(|id| id == self.parts.dir_id);
-        if !directory_stands {
+        if !self.is_in_place() {
             let by = inspect(&path).ok().filter(crate::Inspection::is_held);
             return Ok(Standing::Lost {
                 by: by.and_then(|found| found.holder().cloned()),

@@ -4,7 +4,7 @@
     reason = "this driver stamps requests and waits for them"
 )]
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -119,7 +119,9 @@ pub fn request_release(dir: &Path) -> Result<ReleaseRequest, RequestError> {
 fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
     let unique = format!(".handler.release-requested.{}", std::process::id());
     let (beside, place) = (dir.join(unique), files::path_of(dir, MARKER));
-    let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, &place));
+    let written = files::create_anew(&beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&beside, &place));
     if written.is_err() {
         // It may be there half-written. That it cannot be removed either is not what the caller asked about.
         drop(std::fs::remove_file(&beside));

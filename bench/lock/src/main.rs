@@ -50,7 +50,8 @@ fn hand_offs(dir: &Path) {
     table(
         dir,
         |it| it != Contender::ExclusiveSynced,
-        |it, dir| hand_off(it, dir, 100),
+        // Those who ask every 10 ms show in few samples how long that takes.
+        |it, dir| hand_off(it, dir, if it.waits() { 500 } else { 100 }),
     );
     println!("\n## From a holder that is killed to a waiter in another process\n");
     table(dir, Contender::survives_kill, |it, dir| {

@@ -12,17 +12,17 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 
+use super::sweep::{self, UNFINISHED};
 use super::{DirLockError, DirStatus};
 use crate::error::{AcquireError, HeldReason};
+use crate::files::{self, Opened};
 use crate::inspect::{Inspection, inspect};
 
 const VERSION: &[u8] = b"v1\n";
@@ -129,18 +129,26 @@ impl Entry {
         for listed in listed {
             let path = listed.map_err(failed("list", registry))?.path();
             // What is still being put together, or no folder at all, is no entry.
-            if path.extension().is_none_or(|extension| extension != "new") && path.is_dir() {
+            if path
+                .extension()
+                .is_none_or(|extension| extension != UNFINISHED)
+                && path.is_dir()
+            {
                 paths.push(path);
             }
         }
         Ok(paths)
     }
 
-    /// Returns the entry in a folder.
-    pub(super) fn load(path: PathBuf) -> Result<Self, DirLockError> {
+    /// Returns the entry in a folder; `None` if the folder is gone.
+    pub(super) fn load(path: PathBuf) -> Result<Option<Self>, DirLockError> {
         let file = path.join("directory");
         let Some(bytes) = read(&file)? else {
-            return Err(DirLockError::Corrupt { path: file });
+            return if path.is_dir() {
+                Err(DirLockError::Corrupt { path: file })
+            } else {
+                Ok(None)
+            };
         };
         let directory = bytes
             .strip_prefix(VERSION)
@@ -148,10 +156,10 @@ impl Entry {
         match directory {
             Some([b'/', ..]) => {
                 let directory = directory.unwrap_or_default().to_vec();
-                Ok(Self {
+                Ok(Some(Self {
                     path,
                     directory: PathBuf::from(OsString::from_vec(directory)),
-                })
+                }))
             }
             Some(_) | None => Err(DirLockError::Corrupt { path: file }),
         }
@@ -166,34 +174,52 @@ impl Entry {
     }
 
     /// Makes the entry's folder, complete with the directory's path, if it is not there yet.
-    pub(super) fn create(&self) -> Result<(), DirLockError> {
-        if !self.path.is_dir() {
-            let mut beside = self.path.clone().into_os_string();
-            beside.push(format!(".{}.new", crate::draft::unique()));
-            let beside = PathBuf::from(beside);
-            fs::create_dir_all(&beside).map_err(failed("create", &beside))?;
-            let text = [VERSION, self.directory.as_os_str().as_bytes(), b"\n"].concat();
-            // An entry must not lose its path in a power cut, so that is on the disk before it has its name.
-            let made = fs::File::create(beside.join("directory"))
-                .and_then(|mut file| {
-                    io::Write::write_all(&mut file, &text).and_then(|()| file.sync_all())
-                })
-                .and_then(|()| fs::rename(&beside, &self.path));
-            if let Err(source) = made {
-                drop(fs::remove_dir_all(&beside));
-                // Another may have been faster: a folder with a file in it is never replaced.
-                if !self.path.is_dir() {
-                    return Err(failed("create", &self.path)(source));
+    pub(super) fn create(&self, registry: &Path) -> Result<(), DirLockError> {
+        /// Each further try means that somebody swept what was just made.
+        const TRIES: u32 = 16;
+        for _ in 0..TRIES {
+            let is_new = !self.path.is_dir() && self.make()?;
+            match Self::load(self.path.clone())? {
+                Some(there) if there.directory == self.directory => {
+                    if is_new {
+                        sweep::sweep(registry);
+                    }
+                    return Ok(());
                 }
+                Some(_another) => {
+                    return Err(DirLockError::Corrupt {
+                        path: self.path.join("directory"),
+                    });
+                }
+                None => {}
             }
         }
-        let there = Self::load(self.path.clone())?;
-        if there.directory == self.directory {
-            Ok(())
+        Err(failed("create", &self.path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Makes the folder; returns whether it did, or another was faster.
+    fn make(&self) -> Result<bool, DirLockError> {
+        let beside = sweep::unfinished_name(&self.path);
+        fs::create_dir_all(&beside).map_err(failed("create", &beside))?;
+        let text = [VERSION, self.directory.as_os_str().as_bytes(), b"\n"].concat();
+        // An entry must not lose its path in a power cut, so that is on the disk before it has its name.
+        let made = files::create_anew(&beside.join("directory"))
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&beside, &self.path));
+        let Err(source) = made else {
+            return Ok(true);
+        };
+        drop(fs::remove_dir_all(&beside));
+        // A folder with a file in it is never replaced, and one that was swept meanwhile is made again.
+        let raced = [
+            io::ErrorKind::DirectoryNotEmpty,
+            io::ErrorKind::AlreadyExists,
+            io::ErrorKind::NotFound,
+        ];
+        if raced.contains(&source.kind()) {
+            Ok(false)
         } else {
-            Err(DirLockError::Corrupt {
-                path: self.path.join("directory"),
-            })
+            Err(failed("create", &self.path)(source))
         }
     }
 
@@ -217,7 +243,8 @@ impl Entry {
     pub(super) fn refuse_overlap(&self, registry: &Path) -> Result<(), DirLockError> {
         for path in Self::paths(registry)? {
             let other = match Self::load(path.clone()) {
-                Ok(other) => other,
+                Ok(Some(other)) => other,
+                Ok(None) => continue,
                 // Whom it protects is not known, but it protects nobody.
                 Err(DirLockError::Corrupt { .. }) if is_free(&path) => continue,
                 Err(error) => return Err(error),
@@ -273,16 +300,18 @@ impl Entry {
     }
 
     pub(super) fn status(&self) -> Result<DirStatus, DirLockError> {
-        if !self.path.is_dir() {
-            return Ok(DirStatus {
-                directory: self.directory.clone(),
-                inspection: Inspection::Free,
-                note: None,
-                hold: None,
-                entry: self.path.clone(),
-            });
-        }
-        let inspection = inspect(&self.path).map_err(DirLockError::Inspect)?;
+        let inspection = match inspect(&self.path) {
+            Err(_) if !self.path.is_dir() => {
+                return Ok(DirStatus {
+                    directory: self.directory.clone(),
+                    inspection: Inspection::Free,
+                    note: None,
+                    hold: None,
+                    entry: self.path.clone(),
+                });
+            }
+            looked => looked.map_err(DirLockError::Inspect)?,
+        };
         if let Inspection::Corrupt { path, .. } = inspection {
             return Err(DirLockError::Corrupt { path });
         }
@@ -335,10 +364,8 @@ impl Entry {
         let (path, beside) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let text = note.format(&crate::time::format(SystemTime::now()));
         // A hold must survive a power cut, so it is on the disk before it has its name.
-        let written = fs::File::create(&beside)
-            .and_then(|mut file| {
-                io::Write::write_all(&mut file, &text).and_then(|()| file.sync_all())
-            })
+        let written = files::create_anew(&beside)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&beside, &path));
         written.map_err(failed("write", &path))
     }
@@ -359,31 +386,17 @@ impl Entry {
 fn read(path: &Path) -> Result<Option<Vec<u8>>, DirLockError> {
     /// More than any path and any note need, in bytes.
     const LARGEST: u64 = 64 * 1024;
-    let corrupt = || DirLockError::Corrupt {
-        path: path.to_owned(),
-    };
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = fs::File::options()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // A link, or a socket.
-        Err(error)
-            if [Some(Errno::ELOOP as i32), Some(Errno::ENXIO as i32)]
-                .contains(&error.raw_os_error()) =>
-        {
-            return Err(corrupt());
+    let opened = files::open_regular(AT_FDCWD, path, OFlag::O_RDONLY);
+    let file = match opened.map_err(failed("read", path))? {
+        Opened::Absent => return Ok(None),
+        Opened::Regular(file, _, _) => file,
+        Opened::Other(_) => {
+            return Err(DirLockError::Corrupt {
+                path: path.to_owned(),
+            });
         }
-        Err(source) => return Err(failed("read", path)(source)),
     };
     let mut bytes = Vec::new();
-    let is_file = file.metadata().map_err(failed("read", path))?.is_file();
-    if !is_file {
-        return Err(corrupt());
-    }
     file.take(LARGEST)
         .read_to_end(&mut bytes)
         .map_err(failed("read", path))?;

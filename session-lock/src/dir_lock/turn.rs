@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use crate::files;
 use crate::wait;
 
 /// How many moments a turn is waited for. Whoever has it gives it back in less than one, unless it was stopped.
@@ -18,7 +19,7 @@ pub(super) struct Turn(File);
 impl Turn {
     /// Waits for the turn; `None` where it cannot be had.
     pub(super) fn take(registry: &Path) -> Option<Self> {
-        let folder = File::open(registry).ok()?;
+        let folder = File::from(files::open_directory(registry).ok()?);
         for _ in 0..TRIES {
             if folder.try_lock().is_ok() {
                 return Some(Self(folder));

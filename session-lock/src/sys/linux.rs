@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, fcntl};
@@ -231,9 +232,21 @@ pub(crate) fn create_unnamed(dir: BorrowedFd<'_>, mode: nix::sys::stat::Mode) ->
 
 /// Gives the file without a name the name `name` in `dir`, unless the name is taken.
 pub(crate) fn link_unnamed(file: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    /// Whether the short way was refused once: before Linux 6.10 it takes a capability.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if !REFUSED.load(Ordering::Relaxed) {
+        match linkat(file, c"", dir, name, AtFlags::AT_EMPTY_PATH) {
+            Err(Errno::ENOENT) => {}
+            linked => return Ok(linked?),
+        }
+    }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(dir, path.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)?;
-    Ok(())
+    let linked = linkat(dir, path.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW);
+    // The short way has the same answer for a directory that is gone; only where this one leads on is it to blame.
+    if linked.is_ok() {
+        REFUSED.store(true, Ordering::Relaxed);
+    }
+    Ok(linked?)
 }
 
 /// Gives the calling thread a table of descriptors of its own: a copy that nobody else sees change.

@@ -290,6 +290,198 @@ fn a_pipe_or_a_link_in_an_entry_is_corrupt_and_nobody_waits_at_it() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_any_file_of_an_entry_keeps_nobody_waiting() {
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let (registry, dir) = (place.registry(), place.dir("above"));
+    let entry = DirLock::status(&registry, &dir).unwrap().entry;
+    let mine = format!(".handler.release-requested.{}", std::process::id());
+    let note = Note::new("ann", "a rebase").unwrap();
+    for name in [
+        ".handler.pid",
+        ".handler.guard",
+        ".handler.release-requested",
+        &mine,
+        "note",
+        "note.new",
+        "hold",
+        "hold.new",
+        "directory",
+    ] {
+        let path = entry.join(name);
+        let plant = || {
+            drop(fs::remove_file(&path));
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        };
+        let kept = fs::read(&path).ok();
+        // What each says is the business of other tests; here it is that it comes back.
+        plant();
+        drop(DirLock::hold(&registry, &dir, &note));
+        plant();
+        drop(DirLock::end_hold(&registry, &dir));
+        plant();
+        drop(place.try_lock("above"));
+        plant();
+        drop(DirLock::list(&registry).unwrap());
+        drop(DirLock::status(&registry, &dir));
+        drop(session_lock::request_release(&entry));
+        drop(session_lock::wait_free(&entry, Instant::now()));
+        drop(fs::remove_file(&path));
+        if let (Some(bytes), true) = (kept, name == "directory") {
+            fs::write(&path, bytes).unwrap();
+        }
+        DirLock::end_hold(&registry, &dir).unwrap();
+        let lock = place.try_lock("above").unwrap();
+        plant();
+        drop(session_lock::request_release(&entry));
+        drop(lock.release());
+        drop(fs::remove_file(&path));
+        if name == "directory" {
+            let text = format!("v1\n{}\n", dir.canonicalize().unwrap().display());
+            fs::write(&path, text).unwrap();
+        }
+    }
+    drop(place.try_lock("above").unwrap());
+}
+
+#[test]
+fn a_link_in_the_place_of_an_unfinished_file_is_replaced_and_never_written_through() {
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let (registry, dir) = (place.registry(), place.dir("above"));
+    let entry = DirLock::status(&registry, &dir).unwrap().entry;
+    let precious = place.dir("precious");
+    fs::write(&precious, "kept").unwrap();
+    let mine = format!(".handler.release-requested.{}", std::process::id());
+    for name in ["note.new", "hold.new", &mine] {
+        std::os::unix::fs::symlink(&precious, entry.join(name)).unwrap();
+    }
+    let lock = place.try_lock("above").unwrap();
+    session_lock::request_release(&entry).unwrap();
+    lock.release().unwrap();
+    DirLock::hold(&registry, &dir, &Note::new("ann", "").unwrap()).unwrap();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+    let hold = DirLock::end_hold(&registry, &dir).unwrap();
+    assert_eq!(hold.unwrap().by, "ann");
+}
+
+/// The names in the registry.
+fn names(place: &Place) -> Vec<String> {
+    let listed = fs::read_dir(place.registry()).unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn the_entry_of_a_directory_that_is_gone_is_swept_unless_somebody_has_it() {
+    let place = Place::new();
+    let all = ["free", "locked", "held", "torn"];
+    for name in all {
+        fs::create_dir(place.dir(name)).unwrap();
+    }
+    let entry = |name| {
+        let status = DirLock::status(&place.registry(), &place.dir(name));
+        status.unwrap().entry
+    };
+    let note = Note::new("ann", "").unwrap();
+    drop(place.try_lock("free").unwrap());
+    let locked = place.try_lock("locked").unwrap();
+    DirLock::hold(&place.registry(), &place.dir("held"), &note).unwrap();
+    drop(place.try_lock("torn").unwrap());
+    let entries = all.map(entry);
+    fs::write(entries[3].join(".handler.pid"), "noise\n").unwrap();
+    for name in all {
+        fs::remove_dir(place.dir(name)).unwrap();
+    }
+    drop(place.try_lock("above").unwrap());
+    assert_eq!(
+        entries.each_ref().map(|entry| entry.is_dir()),
+        [false, true, true, true]
+    );
+    assert_eq!(names(&place).len(), 4);
+
+    // Free by now, it goes with the next sweep.
+    assert_eq!(locked.release().unwrap(), Released::Released);
+    drop(place.try_lock("above/below").unwrap());
+    assert!(!entries[1].is_dir());
+}
+
+#[test]
+fn a_half_made_entry_is_swept_once_its_maker_is_gone() {
+    const NOBODY: u32 = 4_194_304;
+    let place = Place::new();
+    drop(place.try_lock("above").unwrap());
+    let make = |pid: u32, old: bool| {
+        let folder = place.registry().join(format!("x-0.{pid}-7.new"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("directory"), "v1\n/no").unwrap();
+        if old {
+            let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            let folder = fs::File::open(&folder).unwrap();
+            folder.set_modified(long_ago).unwrap();
+        }
+        folder
+    };
+    let (young, own) = (make(NOBODY - 1, false), make(std::process::id(), true));
+    let abandoned = make(NOBODY, true);
+    drop(place.try_lock("above/below").unwrap());
+    assert_eq!(
+        [&young, &own, &abandoned].map(|folder| folder.is_dir()),
+        [true, true, false]
+    );
+    assert_eq!(names(&place).len(), 4);
+}
+
+#[test]
+fn a_directory_that_comes_and_goes_is_locked_by_one_at_a_time_whoever_sweeps() {
+    const THREADS: usize = 4;
+    const TURNS: usize = 40;
+    let place = Place::new();
+    let dir = place.dir("coming");
+    let inside = std::sync::Mutex::new(());
+    let wait = Wait::Until(Instant::now() + Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (place, dir, inside) = (&place, &dir, &inside);
+            scope.spawn(move || {
+                for turn in 0..TURNS {
+                    drop(fs::create_dir(dir));
+                    let locked = DirLock::options(&place.registry()).wait(wait).acquire(dir);
+                    match locked {
+                        Ok(lock) => {
+                            let alone = inside.try_lock().expect("nobody else is inside");
+                            if turn % 2 == 0 {
+                                drop(fs::remove_dir(dir));
+                            }
+                            drop(alone);
+                            drop(lock);
+                        }
+                        // Another thread has removed it.
+                        Err(error) => {
+                            assert!(
+                                matches!(
+                                    &error,
+                                    DirLockError::Io {
+                                        doing: "resolve",
+                                        ..
+                                    }
+                                ),
+                                "{error:?}"
+                            );
+                        }
+                    }
+                    // A new entry sweeps.
+                    let other = place.dir(&format!("other-{thread}-{turn}"));
+                    fs::create_dir(&other).unwrap();
+                    drop(DirLock::options(&place.registry()).acquire(&other).unwrap());
+                    fs::remove_dir(&other).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_note_of_two_lines_is_refused() {
     assert!(Note::new("ann\nforged", "").is_err());
     assert!(Note::new("", "nobody").is_err());

@@ -35,6 +35,8 @@ fn step_of(call: &str, before: Option<Step>) -> Option<Step> {
             Step::MarkFree
         }
         "pwrite64" if call.contains("handler.guard>") => Step::WriteClaim,
+        // Before Linux 6.10 only a capability opens the short way; the long one follows.
+        "linkat" if call.contains("AT_EMPTY_PATH") && call.contains("ENOENT") => return None,
         "linkat" if staged => Step::StageRecord,
         "linkat" => Step::LinkRecord,
         "renameat2" if call.contains("RENAME_EXCHANGE") => Step::ExchangeRecords,

@@ -250,6 +250,23 @@ fn a_holder_whose_chat_is_gone_is_an_orphan() {
 }
 
 #[test]
+fn a_holder_whose_chat_is_archived_is_told_of() {
+    let (world, dir) = workspace();
+    world.wg(&["chat", "archive", "0"]).ok();
+    world.wg(&["session", "check"]).ok();
+    let sleeper = Sleeper::new(&world);
+    plant(&dir, sleeper.pid(), "2999-01-01T00:00:00Z");
+    let found = world.wg(&["session", "check"]).with_code(1).stdout;
+    let served = format!(
+        "chat-0 is archived, and pid {} (chat-nex) still serves it",
+        sleeper.pid()
+    );
+    for words in [&served, "wg session takeover chat-0"] {
+        assert!(found.contains(words), "no `{words}` in:\n{found}");
+    }
+}
+
+#[test]
 fn a_name_that_means_two_sessions_is_a_duplicate() {
     let world = World::with_workspace();
     fs::create_dir_all(world.path(".wg/chat")).unwrap();

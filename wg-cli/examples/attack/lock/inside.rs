@@ -14,6 +14,8 @@ use crate::frame::pause;
 pub(crate) const ARENA: &str = "arena";
 /// One byte for each time that somebody was inside.
 pub(crate) const ENTRIES: &str = "entries";
+/// There where the guard is deleted and replaced in this round.
+pub(crate) const UNGUARDED: &str = "unguarded";
 /// Every broken rule, one a line.
 pub(crate) const BROKEN: &str = "broken";
 
@@ -46,7 +48,7 @@ fn enter(folder: &Path) -> io::Result<()> {
         }
         // The one before may be dying, its lock on the directory already free.
         let other = who(&arena)?;
-        if is_alive(other) {
+        if is_alive(other, folder.join(UNGUARDED).exists()) {
             let line = format!("{own} came in while {other} was inside\n");
             append(&folder.join(BROKEN), line.as_bytes())?;
             return Ok(());
@@ -83,18 +85,26 @@ fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .write_all(bytes)
 }
 
-/// Whether a process will run another instruction of its own: not if the kernel is tidying up after it (`PF_EXITING`), nor
-/// if it was sent SIGKILL and has not come to its turn since. Where somebody deleted the guard, a command that is killed
-/// together with its wrapper has no other claim left in that moment.
-fn is_alive(pid: u32) -> bool {
+/// Whether a process will run another instruction of its own: not if the kernel is tidying up after it (`PF_EXITING`).
+///
+/// Where the guard is deleted and made anew, not either if it was sent SIGKILL and has not come to its turn since. There a
+/// command has the lock through its wrapper alone: the guard that was lent to it lost its name, and the wrapper's new one was never
+/// lent. So when a group is killed, the next one may come in once the wrapper is gone, while its command waits for a
+/// processor on which to die. It will never run again, and it was killed before the next one could come: the kernel signals a
+/// whole group before the end of any member can be waited for. With the guard in place no such excuse counts, because the
+/// command itself keeps it locked until its files are closed.
+fn is_alive(pid: u32, unguarded: bool) -> bool {
     const EXITING: u64 = 4;
     const KILLED: u64 = 1 << 8;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
+    // In this order: a process that was not killed when its signals were read and is there afterwards was alive in between.
+    let (Ok(status), Ok(stat)) = (read("status"), read("stat")) else {
+        return false;
+    };
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
     // Field 9 of proc(5); the name before the parenthesis is field 2.
     let flags = fields.and_then(|fields| fields.split_ascii_whitespace().nth(6));
     let flags = flags.and_then(|flags| flags.parse::<u64>().ok());
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let is_killed = status.lines().any(|line| {
         let pending = line
             .strip_prefix("SigPnd:")
@@ -102,5 +112,5 @@ fn is_alive(pid: u32) -> bool {
         let pending = pending.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
         pending.is_some_and(|pending| pending & KILLED != 0)
     });
-    flags.is_some_and(|flags| flags & EXITING == 0) && !is_killed
+    flags.is_some_and(|flags| flags & EXITING == 0) && !(unguarded && is_killed)
 }

@@ -59,12 +59,14 @@ const PLANTS: [Plant; 14] = [
     Plant::Folder,
 ];
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     ".handler.pid",
     ".handler.guard",
     ".handler.release-requested",
     "note",
+    "note.new",
     "hold",
+    "hold.new",
     "directory",
 ];
 

@@ -44,6 +44,9 @@ pub(super) fn round(attack: &mut Attack) -> io::Result<()> {
     let dir = folder.join("d");
     fs::create_dir(&dir)?;
     let aim = attack.one_of(&[Aim::Nothing, Aim::Record, Aim::Guard]);
+    if aim == Aim::Guard {
+        fs::write(folder.join(inside::UNGUARDED), "")?;
+    }
     let mut all: Vec<Wanting> = Vec::new();
     let (mut seen, mut since) = (0, Instant::now());
     let mut faults = 0;

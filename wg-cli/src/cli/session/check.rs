@@ -12,7 +12,7 @@ use crate::cli::args::session::Check;
 use crate::cli::context::Context;
 use crate::cli::finding::{self, Finding, Fix, Weight};
 use crate::failure::Outcome;
-use crate::store::graph::ChatId;
+use crate::store::graph::{ChatId, Graph};
 use crate::store::registry::Registry;
 use crate::store::workspace::Workspace;
 
@@ -34,6 +34,7 @@ pub(in crate::cli) fn findings(
         findings.extend(lock::finding(target, fix)?);
     }
     findings.extend(strangers(&targets)?);
+    findings.extend(retired(&cx.graph(workspace)?, &targets)?);
     if let Some(registry) = Registry::load(workspace)? {
         findings.extend(registered(workspace, &registry, fix));
     }
@@ -82,6 +83,37 @@ fn strangers(targets: &[Target]) -> Outcome<Vec<Finding>> {
                 end = format!("end it: kill {}", holder.pid);
             }
             findings.push(Finding::new("session", Weight::Warning, text).with_advice(end));
+        }
+    }
+    Ok(findings)
+}
+
+/// Sessions of chats that are to be served no more, and yet are.
+fn retired(graph: &Graph, targets: &[Target]) -> Outcome<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for chat in graph.chats().iter().filter(|chat| !chat.live) {
+        let Some(target) = targets.iter().find(|target| target.chat == Some(chat.id)) else {
+            continue;
+        };
+        if let Inspection::Held(Held {
+            holder: Some(holder),
+            ..
+        }) = look(target)?
+        {
+            let state = if chat.archived {
+                "archived"
+            } else {
+                chat.status.as_str()
+            };
+            let text = format!(
+                "{} is {state}, and pid {} ({}) still serves it",
+                target.name, holder.pid, holder.kind
+            );
+            let advice = format!(
+                "wait until it has left, or end it: wg session takeover {}",
+                target.name
+            );
+            findings.push(Finding::new("session", Weight::Warning, text).with_advice(advice));
         }
     }
     Ok(findings)
