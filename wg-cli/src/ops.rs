@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::daemon::local;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -19,6 +19,7 @@ use crate::names::ChatState;
 use crate::patience::Patience;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
+use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
 
 /// Who asks.
@@ -504,16 +505,23 @@ pub fn purge(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<PurgeReport, Failure> {
     match daemon(workspace)? {
-        Some(mut client) => typed(client.call_within(
-            &Request::PurgeChats {
+        Some(mut client) => {
+            let request = Request::PurgeChats {
                 include_active: options.include_active,
                 include_self: options.include_self,
                 dry_run: options.dry_run,
                 force_unproven: options.force_unproven,
                 caller_chat_id: local::caller_chat(workspace, &options.caller).map(|chat| chat.0),
-            },
-            PURGE_PATIENCE,
-        )?),
+                progress: true,
+            };
+            let mut told = |event: &Value| {
+                let number = |name: &str| usize::try_from(event.get(name)?.as_u64()?).ok();
+                if let (Some(done), Some(total)) = (number("done"), number("total")) {
+                    progress(done, total);
+                }
+            };
+            typed(client.call_telling(&request, PURGE_PATIENCE, &mut told)?)
+        }
         None => local::purge(workspace, options, progress),
     }
 }
@@ -524,14 +532,26 @@ pub fn purge(
 ///
 /// The graph cannot be read, or the daemon does not answer.
 pub fn list_chats(workspace: &Workspace, all: bool) -> Result<Vec<ChatRow>, Failure> {
-    let mut rows: Vec<ChatRow> = match read(workspace, &Request::ListChats)? {
-        Some(mut reply) => from_value(reply.remove("chats").unwrap_or_default())?,
-        None => local::list_chats(workspace)?,
-    };
+    let mut rows = list_all_chats_within(workspace, CALL_PATIENCE)?;
     if !all {
         rows.retain(|row| !matches!(row.state, ChatState::Archived | ChatState::Purged));
     }
     Ok(rows)
+}
+
+/// Every chat with its true state, as far as the daemon says it within this time.
+///
+/// # Errors
+///
+/// As [`list_chats`].
+pub fn list_all_chats_within(
+    workspace: &Workspace,
+    patience: Duration,
+) -> Result<Vec<ChatRow>, Failure> {
+    match read_within(workspace, &Request::ListChats, patience)? {
+        Some(mut reply) => from_value(reply.remove("chats").unwrap_or_default()),
+        None => local::list_chats(workspace),
+    }
 }
 
 /// How the service is; never starts it.
@@ -541,20 +561,44 @@ pub fn list_chats(workspace: &Workspace, all: bool) -> Result<Vec<ChatRow>, Fail
 /// The daemon is there and does not answer, or the files cannot be read.
 pub fn service_status(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
     match read(workspace, &Request::Status)? {
-        Some(reply) => typed(reply),
-        None => Ok(ServiceStatus {
-            status: "not_running".to_owned(),
-            pid: None,
-            socket: None,
-            started_at: None,
-            uptime_secs: None,
-            version: None,
-            paused: false,
-            log: workspace.daemon_log_path().display().to_string(),
-            chats: local::list_chats(workspace)?,
-            lanes: Lanes::default(),
-        }),
+        Some(reply) => match typed(reply.clone()) {
+            Ok(status) => Ok(status),
+            Err(error) => {
+                log::debug!("the service is of another version: {error}");
+                let state = ServiceState::read(workspace).ok().flatten();
+                Ok(ServiceStatus {
+                    status: "running".to_owned(),
+                    pid: state.as_ref().map(|state| state.pid),
+                    socket: state
+                        .as_ref()
+                        .map(|state| state.socket_path.display().to_string()),
+                    started_at: state.map(|state| state.started_at),
+                    version: reply
+                        .get("version")
+                        .and_then(Value::as_str)
+                        .map(str::to_owned),
+                    ..status_from_files(workspace)?
+                })
+            }
+        },
+        None => status_from_files(workspace),
     }
+}
+
+/// The status as far as the files tell it, without a daemon that could be asked.
+fn status_from_files(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
+    Ok(ServiceStatus {
+        status: "not_running".to_owned(),
+        pid: None,
+        socket: None,
+        started_at: None,
+        uptime_secs: None,
+        version: None,
+        paused: false,
+        log: workspace.daemon_log_path().display().to_string(),
+        chats: local::list_chats(workspace)?,
+        lanes: Lanes::default(),
+    })
 }
 
 /// Lets the daemon read its configuration again.
@@ -611,12 +655,24 @@ fn change(
 /// A daemon that was killed a moment ago still has its socket for an instant, and a question to it breaks. It is asked
 /// once more, which either finds its successor or nobody.
 fn read(workspace: &Workspace, request: &Request) -> Result<Option<Map<String, Value>>, Failure> {
+    read_within(workspace, request, CALL_PATIENCE)
+}
+
+/// As [`read`], for somebody whose time is short: the greeting and the answer have this long together.
+fn read_within(
+    workspace: &Workspace,
+    request: &Request,
+    patience: Duration,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    let until = clock::steady() + patience;
+    let left = || until.saturating_duration_since(clock::steady());
     let mut again = true;
     loop {
-        let Some(mut client) = daemon(workspace)? else {
+        let greeted = Client::connect_within(workspace, Patience::For(left()));
+        let Some(mut client) = running(greeted)? else {
             return Ok(None);
         };
-        match client.call(request) {
+        match client.call_within(request, left()) {
             Ok(reply) => return Ok(Some(reply)),
             Err(CallError::Broken(error))
                 if again && error.kind() != std::io::ErrorKind::TimedOut =>

@@ -28,6 +28,9 @@ use crate::store::workspace::Workspace;
 /// How soon a service that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the service may take to say what a chat is doing, where the verb itself has more time than that.
+const SAID_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long the service may take to judge the end of a handler before the verb leaves without knowing.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -114,7 +117,7 @@ impl<'a> ReplyWatch<'a> {
             if ahead.is_empty() {
                 stream.show_file(&self.dir);
             }
-            self.give_up_if_nothing_will_come()?;
+            self.give_up_if_nothing_will_come(deadline)?;
             self.wait(deadline)?;
         }
     }
@@ -182,7 +185,7 @@ impl<'a> ReplyWatch<'a> {
         Ok(self.events.lines()?)
     }
 
-    fn give_up_if_nothing_will_come(&mut self) -> Outcome<()> {
+    fn give_up_if_nothing_will_come(&mut self, deadline: Option<Instant>) -> Outcome<()> {
         let mut changed = false;
         for line in self.new_events()? {
             let Some((kind, event)) = event_of(&line, self.chat) else {
@@ -207,14 +210,16 @@ impl<'a> ReplyWatch<'a> {
         let went_down =
             std::mem::replace(&mut self.service_was_up, service_is_up) && !service_is_up;
         if changed || went_down || self.unsure {
-            self.look_at_the_state()?;
+            self.look_at_the_state(deadline)?;
         }
         Ok(())
     }
 
-    fn look_at_the_state(&mut self) -> Outcome<()> {
-        // A service on its way down closes the connection in the middle of the answer: it is asked again when it is gone.
-        let rows = ops::list_chats(self.workspace, true);
+    fn look_at_the_state(&mut self, deadline: Option<Instant>) -> Outcome<()> {
+        // A service on its way down closes the connection in the middle of the answer: it is asked again when it is gone. One that
+        // hangs keeps nobody longer than he wanted to wait.
+        let within = said_within(deadline, clock::steady());
+        let rows = ops::list_all_chats_within(self.workspace, within);
         self.unsure = rows.is_err();
         let Ok(rows) = rows else { return Ok(()) };
         let state = rows
@@ -240,6 +245,13 @@ impl<'a> ReplyWatch<'a> {
         Failure::new(ExitCode::Unavailable, format!("the agent of {chat} is unavailable ({text}); the message stays accepted and is tried again"))
             .with_cure(format!("wg why {chat}"))
     }
+}
+
+/// How long the service may take to answer somebody who waits until this deadline.
+fn said_within(deadline: Option<Instant>, now: Instant) -> Duration {
+    deadline.map_or(SAID_WITHIN, |at| {
+        at.saturating_duration_since(now).min(SAID_WITHIN)
+    })
 }
 
 /// The event on this line, if it is one of this chat's.
@@ -383,5 +395,21 @@ fn why_parked(workspace: &Workspace, chat: ChatId) -> String {
             )
         }
         None => "is parked".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_hangs_keeps_nobody_beyond_his_own_deadline() {
+        let now = clock::steady();
+        let at = |after: Duration| Some(now + after);
+        let soon = Duration::from_millis(200);
+        assert_eq!(said_within(at(soon), now), soon);
+        assert_eq!(said_within(Some(now), now + soon), Duration::ZERO);
+        assert_eq!(said_within(at(SAID_WITHIN * 3), now), SAID_WITHIN);
+        assert_eq!(said_within(None, now), SAID_WITHIN);
     }
 }

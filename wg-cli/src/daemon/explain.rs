@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use supervisor::State;
+use supervisor::tree::{self, Process};
 
-use super::{Daemon, QUERY};
+use super::{Daemon, QUERY, holder};
 use crate::agent::AgentSpec;
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
@@ -34,6 +35,8 @@ pub(super) struct Known {
     pub(super) consumers: usize,
     pub(super) holder: Option<HolderDto>,
     pub(super) pid: Option<u32>,
+    /// What an agent with `leave_children` has running below the handler.
+    pub(super) children: Vec<Process>,
     pub(super) paused: bool,
 }
 
@@ -66,6 +69,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     let known = Known {
         chat,
         agent: agent_name(&daemon.config(), &task),
+        children: children(&daemon.config(), &task, pid),
         task,
         state,
         waits_for: daemon.turns.waits_for(chat),
@@ -113,6 +117,15 @@ pub(super) fn agent_name(config: &Config, task: &ChatTask) -> String {
     AgentSpec::for_chat(config, task).map_or_else(|_| "unusable".to_owned(), |agent| agent.name)
 }
 
+/// What runs below a handler whose agent may leave something running; of any other agent nothing stays.
+pub(super) fn children(config: &Config, task: &ChatTask, handler: Option<u32>) -> Vec<Process> {
+    let may_leave = AgentSpec::for_chat(config, task).is_ok_and(|agent| agent.leave_children);
+    handler
+        .filter(|_| may_leave)
+        .and_then(|pid| tree::descendants(pid).ok())
+        .unwrap_or_default()
+}
+
 /// How many messages wait.
 pub(super) fn unread(workspace: &Workspace, chat: ChatId) -> usize {
     resolve::session_dir(workspace, chat, Make::No)
@@ -124,7 +137,16 @@ pub(super) fn unread(workspace: &Workspace, chat: ChatId) -> usize {
 /// Who holds the session, if it is not the handler itself.
 pub(super) fn holder(workspace: &Workspace, chat: ChatId, own: Option<u32>) -> Option<HolderDto> {
     let dir = resolve::session_dir(workspace, chat, Make::No).ok()?;
-    live_holder(&dir).filter(|holder| Some(holder.pid) != own)
+    let screen = || {
+        holder::screen(&dir).map(|screen| HolderDto {
+            pid: screen.pid,
+            kind: holder::SCREEN.to_owned(),
+            since: screen.since,
+        })
+    };
+    live_holder(&dir)
+        .or_else(screen)
+        .filter(|holder| Some(holder.pid) != own)
 }
 
 /// Who holds the session of this directory and lives.
@@ -214,6 +236,19 @@ pub(super) fn words(known: &Known) -> Explanation {
         fact("handler", format!("pid {pid}{reason}{adopted}"));
     }
     fact("agent", known.agent.clone());
+    if !known.children.is_empty() {
+        let named = known
+            .children
+            .iter()
+            .map(|child| format!("{} (pid {})", child.name, child.pid));
+        fact(
+            "below it",
+            format!(
+                "{}; what its agent leaves stays (leave_children)",
+                named.collect::<Vec<_>>().join(", ")
+            ),
+        );
+    }
     if known.unread > 0 || known.consumers > 0 {
         fact(
             "waiting",

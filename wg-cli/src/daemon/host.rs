@@ -180,8 +180,8 @@ impl Host for ChatHost {
             Ok(holder) => holder,
             Err(e) => return not_now(format!("the session lock cannot be read: {e}")),
         };
-        let unanswered = match messages::unanswered(&dir) {
-            Ok(unanswered) => !unanswered.is_empty(),
+        let unanswered = match messages::next_unanswered(&dir) {
+            Ok(next) => next.is_some(),
             Err(e) => return not_now(format!("the inbox cannot be read: {e}")),
         };
         let agent = daemon.agent_of(chat);

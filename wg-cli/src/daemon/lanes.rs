@@ -7,8 +7,11 @@ use command_queue::{BlockedBy, LaneSnapshot, QueueSnapshot, TaskSnapshot};
 use super::turns::chat_of;
 use crate::ops::{GroupRow, LaneRow, LaneTask, Lanes};
 
-/// Lanes of the daemon's own records: a write comes and goes, and is told of only where it does not.
-const RECORDS: [&str; 2] = ["books:", "presence"];
+/// The lane of requests that write the graph.
+pub(super) const GRAPH: &str = "graph";
+
+/// Lanes in which one file is written: a write comes and goes, and is told of only where it does not.
+const RECORDS: [&str; 4] = ["books:", "presence:", "inbox:", GRAPH];
 
 /// How long a write of records may take before it is told of.
 const QUICK: Duration = Duration::from_secs(1);

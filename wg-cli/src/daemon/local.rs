@@ -418,9 +418,11 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
     let config = Config::load(workspace).unwrap_or_default();
     let record = ChatRecord::load(workspace, chat)?;
     let last = super::events::last_verdict(&EventLog::open(workspace, u64::MAX, 0), chat);
+    let holder = explain::holder(workspace, chat, None);
     Ok(explain::words(&Known {
         chat,
         agent: explain::agent_name(&config, &task),
+        children: explain::children(&config, &task, holder.as_ref().map(|holder| holder.pid)),
         state: crate::chat::state(wishes::of(&record, Some(&task)), None),
         waits_for: None,
         machine: None,
@@ -428,7 +430,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
         last,
         unread: explain::unread(workspace, chat),
         consumers: 0,
-        holder: explain::holder(workspace, chat, None),
+        holder,
         pid: None,
         paused: false,
         record,

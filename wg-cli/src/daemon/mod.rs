@@ -23,6 +23,7 @@ mod lanes;
 mod listeners;
 pub mod local;
 mod log_file;
+mod older;
 pub mod orphans;
 mod purge;
 mod reap;
@@ -181,7 +182,7 @@ impl Daemon {
 
     /// Reads the inbox and tells the core; returns whether the chat is needed now.
     fn look(&self, chat: ChatId, dir: &Path) -> Result<Need, StoreError> {
-        let unanswered = !messages::unanswered(dir)?.is_empty();
+        let unanswered = messages::next_unanswered(dir)?.is_some();
         let mut chats = self.chats.lock();
         let Some(entry) = chats.get_mut(&chat) else {
             return Ok(Need::Not(WhyNot::NobodyNeedsIt));
@@ -477,11 +478,11 @@ impl Daemon {
         let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
             return;
         };
-        match messages::unanswered(&dir) {
-            Ok(unanswered) => self.act(
+        match messages::next_unanswered(&dir) {
+            Ok(next) => self.act(
                 chat,
                 Happened::Looked {
-                    unanswered: !unanswered.is_empty(),
+                    unanswered: next.is_some(),
                 },
             ),
             Err(e) => {

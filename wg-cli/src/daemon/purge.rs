@@ -11,7 +11,6 @@ use supervisor::{Adopted, Completion};
 use super::host::unit_of;
 use super::{Daemon, QUERY, reap, wishes};
 use crate::chat::{Act, Happened, Wish};
-use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::EventKind;
@@ -19,9 +18,6 @@ use crate::ops::{ChatName, PurgeError, PurgeOptions, PurgeReport, Skipped};
 use crate::store::graph::{ChatId, Graph};
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
-
-/// How much later than line 2 of its record a holder may have started, for clocks that are read one after the other.
-const RECORD_SLACK_MILLIS: i64 = 2_000;
 
 /// Archives every chat and ends every handler.
 pub(super) fn purge(
@@ -272,18 +268,7 @@ fn proven(daemon: &Daemon, holder: &session_lock::Holder, start: Option<u64>) ->
     // A handler of the earlier tool: three lines, our user, started before it wrote them, and it looks like one.
     reap::is_our_users(holder.pid)
         && reap::is_handler_command(holder.pid)
-        && started_before(holder, start)
-}
-
-fn started_before(holder: &session_lock::Holder, start: Option<u64>) -> bool {
-    let (Some(written), Some(start)) = (Timestamp::parse(&holder.since), start) else {
-        return false;
-    };
-    let Some(age) = reap::age_of_ticks(start) else {
-        return false;
-    };
-    let started = clock::now().millis() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    started <= written.millis() + RECORD_SLACK_MILLIS
+        && reap::started_before(start, &holder.since)
 }
 
 fn is_held(daemon: &Daemon, chat: ChatId) -> bool {
@@ -298,7 +283,7 @@ fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {
         .get(&chat)
         .is_some_and(|entry| entry.handler.is_some());
     runs && resolve::session_dir(&daemon.workspace, chat, Make::No)
-        .is_ok_and(|dir| messages::unanswered(&dir).is_ok_and(|unanswered| !unanswered.is_empty()))
+        .is_ok_and(|dir| messages::next_unanswered(&dir).is_ok_and(|next| next.is_some()))
 }
 
 impl Daemon {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use supervisor::tree::{Marker, Process};
 
 use super::host::MARKER;
+use crate::clock::{self, Timestamp};
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
@@ -98,6 +99,21 @@ pub(super) fn age_of_ticks(ticks: u64) -> Option<Duration> {
             .ok()?
             .saturating_sub(started),
     )
+}
+
+/// How much later than the time in its record a process may have started, for clocks that are read one after the other.
+const RECORD_SLACK_MILLIS: i64 = 2_000;
+
+/// Whether a process that started at these clock ticks was there when somebody wrote this time beside its number.
+pub(super) fn started_before(start: Option<u64>, written: &str) -> bool {
+    let (Some(written), Some(start)) = (Timestamp::parse(written), start) else {
+        return false;
+    };
+    let Some(age) = age_of_ticks(start) else {
+        return false;
+    };
+    let started = clock::now().millis() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    started <= written.millis() + RECORD_SLACK_MILLIS
 }
 
 /// The processes that have the session's lock although the handler that lent it to them is gone.

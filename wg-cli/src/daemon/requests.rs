@@ -1,6 +1,6 @@
-//! What each request does. Quick ones are answered on the thread that read them; whatever may wait for a process
-//! runs in the chat's own `command:` lane, so that a stop, an archive and a start of one chat never interleave and a slow one
-//! delays nobody else.
+//! What each request does. Quick ones are answered on the thread that read them. Whatever may wait for a process
+//! runs in the chat's own `command:` lane, so that a stop, an archive and a start of one chat never interleave; whatever may wait for the
+//! lock of a file, in a lane of that file (`inbox:`, `presence:`, `graph`). A slow one delays nobody else.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,16 +61,21 @@ impl Service for Requests {
         match request {
             Request::Attach { chat_id, consumer } => {
                 let chat = ChatId(chat_id);
-                let outcome = daemon.known(chat).map(|()| {
-                    self.consumers.lock().entry(from).or_default().push(chat);
-                    log::debug!(
-                        "{chat}: consumer {} came",
-                        consumer.as_deref().unwrap_or("unnamed")
-                    );
-                    daemon.act(chat, Happened::ConsumerCame(from.0));
-                    daemon.row(chat)
+                if let Err(unknown) = daemon.known(chat) {
+                    answer.send(&reply::<()>(Err(unknown)));
+                    return;
+                }
+                self.consumers.lock().entry(from).or_default().push(chat);
+                log::debug!(
+                    "{chat}: consumer {} came",
+                    consumer.as_deref().unwrap_or("unnamed")
+                );
+                // Its leave takes the same lane, so the two are written down in their order.
+                let of = Arc::clone(daemon);
+                daemon.in_lane(&presence(chat), "attach", move || {
+                    of.act(chat, Happened::ConsumerCame(from.0));
+                    answer.send(&reply(Ok(of.row(chat))));
                 });
-                answer.send(&reply(outcome));
             }
             Request::Subscribe { chat_id } => {
                 daemon.events.subscribe(from, chat_id.map(ChatId));
@@ -140,7 +145,7 @@ impl Service for Requests {
             | Request::ReleaseChat(_)
             | Request::Reload
             | Request::Pause
-            | Request::Resume => daemon.dispatch(request, answer),
+            | Request::Resume => daemon.dispatch(from, request, answer),
         }
     }
 
@@ -159,12 +164,12 @@ impl Service for Requests {
             return;
         }
         // Written down elsewhere: this is the polling thread.
-        let daemon = Arc::clone(&self.daemon);
-        self.daemon.in_lane("presence", "leave", move || {
-            for chat in chats {
+        for chat in chats {
+            let daemon = Arc::clone(&self.daemon);
+            self.daemon.in_lane(&presence(chat), "leave", move || {
                 daemon.act(chat, Happened::ConsumerLeft(connection.0));
-            }
-        });
+            });
+        }
     }
 
     fn is_pinned(&self, connection: ConnectionId) -> bool {
@@ -175,12 +180,17 @@ impl Service for Requests {
     }
 }
 
+/// The lane in which the comings and goings of a chat's consumers are written down.
+fn presence(chat: ChatId) -> String {
+    format!("presence:{}", chat.0)
+}
+
 impl Daemon {
     #[expect(
         clippy::too_many_lines,
         reason = "one arm for each request, side by side"
     )]
-    fn dispatch(self: &Arc<Self>, request: Request, answer: Answer) {
+    fn dispatch(self: &Arc<Self>, from: ConnectionId, request: Request, answer: Answer) {
         match request {
             Request::Hello { .. } => answer.send(&Reply::of(json!({
                 "version": PROTOCOL_VERSION,
@@ -206,14 +216,23 @@ impl Daemon {
                     user,
                     patience: Patience::Forever,
                 };
-                answer.send(&reply(self.user_chat(
-                    ChatId(chat_id),
-                    &message,
-                    attachments,
-                    &options,
-                )));
+                let chat = ChatId(chat_id);
+                let daemon = Arc::clone(self);
+                self.in_lane(&format!("inbox:{}", chat.0), "send", move || {
+                    answer.send(&reply(daemon.user_chat(
+                        chat,
+                        &message,
+                        attachments,
+                        &options,
+                    )));
+                });
             }
-            Request::CreateChat(wanted) => answer.send(&reply(self.create_chat(&wanted))),
+            Request::CreateChat(wanted) => {
+                let daemon = Arc::clone(self);
+                self.in_lane(lanes::GRAPH, "create", move || {
+                    answer.send(&reply(daemon.create_chat(&wanted)));
+                });
+            }
             Request::Explain(OneChat { chat_id, .. }) => {
                 let chat = ChatId(chat_id);
                 answer.send(&reply(
@@ -269,6 +288,7 @@ impl Daemon {
                 dry_run,
                 force_unproven,
                 caller_chat_id,
+                progress,
             } => {
                 let daemon = Arc::clone(self);
                 self.in_lane("purge", "purge", move || {
@@ -287,7 +307,12 @@ impl Daemon {
                         &daemon,
                         &options,
                         caller_chat_id.map(ChatId),
-                        &mut |_, _| {},
+                        &mut |done, total| {
+                            if progress {
+                                let line = json!({ "event": "purge_progress", "done": done, "total": total });
+                                daemon.events.push_to(from, format!("{line}\n").into_bytes().into());
+                            }
+                        },
                     )));
                 });
             }
@@ -296,11 +321,14 @@ impl Daemon {
                 executor,
                 model,
             } => {
-                answer.send(&reply(self.set_executor(
-                    ChatId(chat_id),
-                    executor.as_deref(),
-                    model.as_deref(),
-                )));
+                let daemon = Arc::clone(self);
+                self.in_lane(lanes::GRAPH, "set executor", move || {
+                    answer.send(&reply(daemon.set_executor(
+                        ChatId(chat_id),
+                        executor.as_deref(),
+                        model.as_deref(),
+                    )));
+                });
             }
             Request::Reload => answer.send(&reply(self.reload())),
             Request::Pause => {

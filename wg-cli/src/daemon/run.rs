@@ -22,7 +22,7 @@ use super::log_file::DaemonLog;
 use super::requests::Requests;
 use super::service_manager::ServiceManager;
 use super::standing::{self, StandingWatch};
-use super::{Control, Daemon, boot};
+use super::{Control, Daemon, boot, older};
 use crate::chat::Happened;
 use crate::clock;
 use crate::exit_code::ExitCode;
@@ -115,6 +115,10 @@ fn run_inner(
             return Ok(Served::ByAnother(pid));
         }
     };
+    if let Some(older) = older::answering(workspace) {
+        told(&Word::Already(older.pid));
+        return Ok(Served::ByAnother(older.pid));
+    }
     let manager = options
         .foreground
         .then(ServiceManager::of_this_process)

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use session_lock::ProcessIdentity;
 
 use super::local;
+use super::older::{self, OlderDaemon};
 use super::purge::AllEnded;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -39,7 +40,7 @@ pub struct StopOptions {
 }
 
 /// What a stop did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stopped {
     /// Whether there was a daemon.
     pub was_running: bool,
@@ -67,7 +68,10 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         .filter(session_lock::Inspection::is_held)
         .and_then(|found| found.holder().cloned());
     let Some(holder) = holder else {
-        return stop_without_daemon(workspace, options);
+        return match older::answering(workspace) {
+            Some(older) => stop_older(workspace, older, options),
+            None => stop_without_daemon(workspace, options),
+        };
     };
     // Nobody to watch means that it is gone by now; one that cannot be watched is not.
     let watch = match holder.identity() {
@@ -155,6 +159,24 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         format!("the daemon (PID {}) is still there", holder.pid),
     )
     .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
+}
+
+/// The earlier tool's daemon ends itself; what it leaves is ended as if there had been none.
+fn stop_older(
+    workspace: &Workspace,
+    older: OlderDaemon,
+    options: StopOptions,
+) -> Result<Stopped, Failure> {
+    let pid = older.pid;
+    let mut told = Stopped::default();
+    told.take(&older.stop(options)?);
+    let left = stop_without_daemon(workspace, options)?;
+    Ok(Stopped {
+        was_running: true,
+        pid: Some(pid),
+        handlers_ended: told.handlers_ended + left.handlers_ended,
+        ..left
+    })
 }
 
 /// There is no daemon: what an earlier one left is ended, unless it is to stay.

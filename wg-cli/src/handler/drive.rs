@@ -100,7 +100,7 @@ impl Handler<'_> {
     }
 
     fn sight(&mut self) -> Result<Sight, Failure> {
-        let next = match messages::unanswered(&self.session)?.first() {
+        let next = match messages::next_unanswered(&self.session)? {
             Some(message) => {
                 let earlier =
                     attempt::read(&self.session).filter(|attempt| attempt.message == message.id);
@@ -167,9 +167,7 @@ impl Handler<'_> {
 
     /// Returns a message that has no answer yet.
     pub(super) fn find(&self, id: u64) -> Result<Message, Failure> {
-        let found = messages::unanswered(&self.session)?
-            .into_iter()
-            .find(|message| message.id == id);
+        let found = messages::find_unanswered(&self.session, id)?;
         found.ok_or_else(|| {
             Failure::new(
                 ExitCode::System,

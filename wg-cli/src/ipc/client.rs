@@ -242,6 +242,20 @@ impl Client {
         request: &Request,
         patience: Duration,
     ) -> Result<Map<String, Value>, CallError> {
+        self.call_telling(request, patience, &mut |_| {})
+    }
+
+    /// As [`Client::call_within`]; `told` is given each event that comes before the reply.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub fn call_telling(
+        &mut self,
+        request: &Request,
+        patience: Duration,
+        told: &mut dyn FnMut(&Value),
+    ) -> Result<Map<String, Value>, CallError> {
         let until = Instant::now() + patience;
         if let Err(error) = self.send(request, patience) {
             // A daemon that hangs up in the middle of a request may have said why before.
@@ -250,12 +264,20 @@ impl Client {
                 None => CallError::Broken(error),
             });
         }
-        let line = self.next_line(Some(until))?.ok_or_else(|| {
-            CallError::Broken(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the connection was closed",
-            ))
-        })?;
+        let line = loop {
+            let line = self.next_line(Some(until))?.ok_or_else(|| {
+                CallError::Broken(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection was closed",
+                ))
+            })?;
+            match serde_json::from_slice::<Value>(&line) {
+                Ok(event) if event.get("event").is_some() && event.get("ok").is_none() => {
+                    told(&event);
+                }
+                Ok(_) | Err(_) => break line,
+            }
+        };
         match Reply::parse(&line).map_err(CallError::Garbled)? {
             Reply::Ok(map) => Ok(map),
             Reply::Err { error, code } => Err(CallError::Refused {

@@ -89,6 +89,9 @@ pub enum Request {
         /// The chat that the caller runs in.
         #[serde(default)]
         caller_chat_id: Option<u32>,
+        /// Tells how far it is: lines `{"event":"purge_progress","done":…,"total":…}` before the answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        progress: bool,
     },
     /// Changes the agent of a chat.
     #[serde(alias = "set_coordinator_executor")]
@@ -315,7 +318,8 @@ mod tests {
                 include_self: false,
                 dry_run: false,
                 force_unproven: false,
-                caller_chat_id: None
+                caller_chat_id: None,
+                progress: false,
             }
         );
         assert!(matches!(

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -173,7 +174,11 @@ impl Server {
                                 to: from,
                                 poster: Some(poster.clone()),
                             };
-                            service.request(from, &line, answer);
+                            // A thread that a panic took would be missing for ever; the answer that unwinds tells the client.
+                            let asked = AssertUnwindSafe(|| service.request(from, &line, answer));
+                            if catch_unwind(asked).is_err() {
+                                log::error!("a request of connection {} panicked", from.0);
+                            }
                         }
                     })?,
             );

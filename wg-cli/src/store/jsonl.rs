@@ -3,6 +3,7 @@
 //! An append is one `write` under the lock of the side file `NAME.lock`. A last line without its line feed is torn (a crash, a full disk):
 //! the next writer moves it to `NAME.corrupt` and goes on. The cost of an append does not depend on the length of the file.
 
+use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -267,11 +268,114 @@ impl<'a> LinesBackwards<'a> {
     }
 }
 
+/// Looks by halves for the line whose place is equal, in a file whose lines rise in that order; what has no place is passed over.
+///
+/// # Errors
+/// What the system says.
+pub fn find_rising(
+    file: &File,
+    length: u64,
+    place: impl Fn(&[u8]) -> Option<Ordering>,
+) -> io::Result<Option<Vec<u8>>> {
+    // What is looked for begins at one of these offsets, if it is there.
+    let (mut low, mut high) = (0, length);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut from = middle;
+        let found = loop {
+            let Some((begin, line)) = line_from(file, from, length)? else {
+                break None;
+            };
+            if begin >= high {
+                break None;
+            }
+            from = begin + line.len() as u64 + 1;
+            if let Some(place) = place(&line) {
+                break Some((place, line));
+            }
+        };
+        match found {
+            Some((Ordering::Equal, line)) => return Ok(Some(line)),
+            Some((Ordering::Less, _)) => low = from,
+            Some((Ordering::Greater, _)) | None => high = middle,
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the first complete line that begins at `from` or later, and where it begins.
+fn line_from(file: &File, from: u64, length: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+    // A line begins after a line feed, so the byte before `from` is looked at too.
+    let mut at = from.saturating_sub(1);
+    let mut begin = (from == 0).then_some(0);
+    let mut line = Vec::new();
+    while at < length {
+        let size = usize::try_from((length - at).min(BLOCK)).map_err(io::Error::other)?;
+        let mut block = vec![0; size];
+        match file.read_exact_at(&mut block, at) {
+            Ok(()) => {}
+            // A writer has moved a torn tail away since the length was looked at.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let mut bytes = &block[..];
+        if begin.is_none()
+            && let Some(feed) = bytes.iter().position(|byte| *byte == b'\n')
+        {
+            begin = Some(at + feed as u64 + 1);
+            bytes = &bytes[feed + 1..];
+        }
+        if let Some(begin) = begin {
+            if let Some(feed) = bytes.iter().position(|byte| *byte == b'\n') {
+                line.extend_from_slice(&bytes[..feed]);
+                return Ok(Some((begin, line)));
+            }
+            line.extend_from_slice(bytes);
+        }
+        at += size as u64;
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
-    use super::{BLOCK, LinesBackwards};
+    use super::{BLOCK, LinesBackwards, find_rising};
+
+    #[test]
+    fn a_line_is_found_by_its_place_whatever_the_lengths_and_what_is_between() {
+        let block = usize::try_from(BLOCK).unwrap();
+        for filler in [0, 1, 7, block - 6, block, 3 * block] {
+            for count in [0_u64, 1, 2, 3, 50] {
+                let mut file = tempfile::tempfile().unwrap();
+                for number in 1..=count {
+                    let filler = "x".repeat(filler * usize::from(number % 3 != 0));
+                    writeln!(file, "{:03} {filler}", number * 2).unwrap();
+                    if number % 4 == 0 {
+                        writeln!(file, "\nno place").unwrap();
+                    }
+                }
+                write!(file, "{:03} torn", count * 2 + 2).unwrap();
+                let length = file.metadata().unwrap().len();
+                for wanted in 0..=count * 2 + 3 {
+                    let place = |line: &[u8]| {
+                        let number: u64 = std::str::from_utf8(line.get(..3)?).ok()?.parse().ok()?;
+                        Some(number.cmp(&wanted))
+                    };
+                    let found = find_rising(&file, length, place).unwrap();
+                    let is_there = wanted % 2 == 0 && (2..=count * 2).contains(&wanted);
+                    assert_eq!(
+                        found.is_some_and(
+                            |line| line.starts_with(format!("{wanted:03} ").as_bytes())
+                        ),
+                        is_there,
+                        "{wanted} of {count}, {filler}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn lines_come_back_whole_and_in_reverse_whatever_their_length() {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::cursor::{Cursor, read_cursor};
 use super::files::Durability;
-use super::jsonl::{Appender, LinesBackwards};
+use super::jsonl::{Appender, LinesBackwards, find_rising};
 use super::messages::{Message, NewMessage, Side, user};
 use super::{StoreError, files, registry, rotation};
 use crate::clock;
@@ -290,12 +290,69 @@ pub fn unanswered(dir: &Path) -> Result<Vec<Message>, StoreError> {
     if waiting.is_empty() {
         return Ok(waiting);
     }
+    let replies = replies_after(dir, cursor)?;
+    waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
+    Ok(waiting)
+}
+
+/// Returns the replies to messages after the cursor.
+fn replies_after(dir: &Path, cursor: u64) -> Result<Vec<Message>, StoreError> {
     // Replies come in the order of the messages: what is before the reply to one at or below the cursor answers none of these.
     let recent = |reply: &Message, _| reply.in_reply_to.is_none_or(|id| id > cursor);
     // One that is at or below it is almost always the last line; only a cursor that was lost leads into the archive.
-    let replies = collect(dir, Side::Outbox, 1, recent)?.messages;
-    waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
-    Ok(waiting)
+    Ok(collect(dir, Side::Outbox, 1, recent)?.messages)
+}
+
+/// Returns the first inbox message that has no reply yet, at a cost that does not grow with how many wait behind it.
+///
+/// # Errors
+/// As [`unanswered`].
+pub fn next_unanswered(dir: &Path) -> Result<Option<Message>, StoreError> {
+    let cursor = read_cursor(dir, Cursor::Nex)?;
+    if cursor < last_id(dir, Side::Inbox)? {
+        let next = in_file(dir, Side::Inbox, cursor + 1)?;
+        if let Some(next) = next
+            && !has_reply(dir, &next, cursor)?
+        {
+            return Ok(Some(next));
+        }
+    }
+    // The cursor is behind, or says nothing, or nobody waits.
+    Ok(unanswered(dir)?.into_iter().next())
+}
+
+/// Returns the inbox message with this number, if it has no reply yet.
+///
+/// # Errors
+/// As [`unanswered`].
+pub fn find_unanswered(dir: &Path, id: u64) -> Result<Option<Message>, StoreError> {
+    let next = next_unanswered(dir)?;
+    if next.as_ref().is_none_or(|message| message.id == id) {
+        return Ok(next);
+    }
+    let waiting = unanswered(dir)?;
+    Ok(waiting.into_iter().find(|message| message.id == id))
+}
+
+/// Returns the message with this number from the file that is written to, whose numbers rise.
+fn in_file(dir: &Path, side: Side, id: u64) -> Result<Option<Message>, StoreError> {
+    let path = side.path(dir);
+    let Some(file) = files::open_to_read(&path)? else {
+        return Ok(None);
+    };
+    let length = file
+        .metadata()
+        .map_err(StoreError::io("look at", &path))?
+        .len();
+    let line = find_rising(&file, length, |line| Some(id_of(line)?.cmp(&id)))
+        .map_err(StoreError::io("read", &path))?;
+    Ok(line.and_then(|line| Message::parse(&line, side)))
+}
+
+/// Whether a line of the outbox answers this message.
+fn has_reply(dir: &Path, message: &Message, cursor: u64) -> Result<bool, StoreError> {
+    let replies = replies_after(dir, cursor)?;
+    Ok(replies.iter().any(|reply| answers(reply, message)))
 }
 
 /// Whether a line of the outbox is the reply to a message.

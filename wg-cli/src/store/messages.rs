@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 pub use super::cursor::{Cursor, advance_cursor, advance_handler_cursors, read_cursor};
 pub use super::files::Durability;
 use super::json;
-pub use super::message_log::{Read, Tail, append, last_id, read_after, read_last, unanswered};
+pub use super::message_log::{
+    Read, Tail, append, find_unanswered, last_id, next_unanswered, read_after, read_last,
+    unanswered,
+};
 pub use super::rotation::{Keep, rotate, rotate_history};
 use crate::clock::Timestamp;
 

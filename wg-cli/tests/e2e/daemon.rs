@@ -1,10 +1,12 @@
 //! What the daemon writes down, and what it does when it cannot.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{WATCHDOG, World};
 
 fn state_of(world: &World) -> Value {
     let state = ".wg/service/coordinator-state-0.json";
@@ -68,5 +70,58 @@ fn a_process_that_was_stopped_with_the_lock_of_one_chats_state_keeps_no_other_ch
     world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
         text.contains("first")
     });
+    world.stop();
+}
+
+/// More than the threads that run requests.
+const MANY: usize = 6;
+
+#[test]
+fn requests_that_wait_for_a_stopped_holder_of_a_file_keep_no_other_client_waiting() {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["chat", "new"]).ok();
+    let lock = |file: &str| {
+        let script = format!(
+            "import fcntl, sys\nf = open('{file}', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('locked')\nsys.stdin.read()"
+        );
+        let mut holder = world.command("python3");
+        holder.args(["-u", "-c", &script]);
+        let mut holder = crate::world::Running::of(holder);
+        assert_eq!(holder.line(), "locked");
+        holder
+    };
+    let state = ".wg/service/coordinator-state-0.json.lock";
+    let locked = [".wg/chat/.chat-0/inbox.jsonl.lock", state, ".wg/graph.lock"];
+    let requests = [
+        r#"{"cmd":"user_chat","chat_id":0,"message":"hello"}"#,
+        r#"{"cmd":"attach","chat_id":0}"#,
+        r#"{"cmd":"create_chat"}"#,
+    ];
+    for (file, request) in locked.iter().zip(requests) {
+        let mut holder = lock(file);
+        let clients: Vec<UnixStream> = (0..MANY)
+            .map(|_| {
+                let mut client =
+                    UnixStream::connect(world.path(".wg/service/daemon.sock")).unwrap();
+                client.set_read_timeout(Some(WATCHDOG)).unwrap();
+                writeln!(client, "{request}").unwrap();
+                client
+            })
+            .collect();
+        let status = world.json(&["service", "status"]);
+        assert_eq!(status["status"], "running");
+        let other = world.wg(&["chat", "second", "--coordinator", "1"]).ok();
+        assert_eq!(other.stdout, "second\n");
+        holder.hang_up();
+        holder.finish().ok();
+        for client in clients {
+            let mut line = String::new();
+            BufReader::new(client).read_line(&mut line).unwrap();
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(answer["ok"], true, "{request}: {line}");
+        }
+    }
     world.stop();
 }

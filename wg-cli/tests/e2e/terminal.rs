@@ -247,3 +247,22 @@ fn top_without_a_terminal_is_refused_in_one_sentence() {
         &["no terminal", "wg chat list --json"],
     );
 }
+
+#[test]
+fn a_purge_of_twenty_chats_shows_how_far_it_is_with_the_service_up_or_down() {
+    for up in [true, false] {
+        let world = World::with_workspace();
+        if up {
+            world.wg(&["service", "start"]).ok();
+        }
+        for _ in 0..20 {
+            world.wg(&["chat", "new"]).ok();
+        }
+        let mut terminal = Terminal::start(&world, &["service", "purge-chats"], 80);
+        terminal.shows("purging [");
+        terminal.shows("] 20/20");
+        terminal.shows("Purged 20 chat(s)");
+        terminal.ends_with(0);
+        world.stop();
+    }
+}

@@ -656,3 +656,32 @@ proptest! {
         prop_assert_eq!(read.messages.last().map(|message| (message.id, message.content.as_str())), Some((id, "after")));
     }
 }
+
+#[test]
+fn the_next_of_a_hundred_thousand_waiting_messages_is_found_without_reading_the_rest() {
+    let world = World::new();
+    let dir = world.session();
+    let line = |id: u64| {
+        format!(
+            r#"{{"id":{id},"timestamp":"2026-11-20T20:26:12Z","role":"user","content":"message {id}","request_id":"r{id}","user":"t"}}"#
+        )
+    };
+    let mut text = String::new();
+    for id in 1..=100_000 {
+        text.push_str(&line(id));
+        text.push('\n');
+    }
+    fs::write(Side::Inbox.path(&dir), &text).unwrap();
+    for done in [0, 1, 50_000, 99_999] {
+        advance_handler_cursors(&dir, done).unwrap();
+        let before = bytes_read();
+        let next = messages::next_unanswered(&dir).unwrap().unwrap();
+        let found = messages::find_unanswered(&dir, done + 1).unwrap();
+        let read = bytes_read() - before;
+        assert_eq!(next.id, done + 1);
+        assert_eq!(found, Some(next));
+        assert!(read < text.len() as u64 / 10, "{read} bytes read");
+    }
+    advance_handler_cursors(&dir, 100_000).unwrap();
+    assert_eq!(messages::next_unanswered(&dir).unwrap(), None);
+}

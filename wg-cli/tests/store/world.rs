@@ -109,9 +109,13 @@ pub(crate) fn ids(dir: &Path, side: Side, after: u64) -> Vec<u64> {
 
 /// Returns the ids of the questions without a reply.
 pub(crate) fn unanswered(dir: &Path) -> Vec<u64> {
-    messages::unanswered(dir)
-        .unwrap()
-        .iter()
-        .map(|message| message.id)
-        .collect()
+    let waiting = messages::unanswered(dir).unwrap();
+    // Whatever the files look like: the short way to the next one leads to the same.
+    let next = messages::next_unanswered(dir).unwrap();
+    assert_eq!(next.as_ref(), waiting.first());
+    for message in &waiting {
+        let found = messages::find_unanswered(dir, message.id).unwrap();
+        assert_eq!(found.as_ref(), Some(message));
+    }
+    waiting.iter().map(|message| message.id).collect()
 }

@@ -13,6 +13,7 @@ impl Service for Upper {
         if text == "FAIL" {
             return;
         }
+        assert_ne!(text, "PANIC");
         answer.send(&Reply::of(serde_json::json!({ "text": text })));
     }
     fn closed(&self, connection: ConnectionId) {
@@ -74,6 +75,18 @@ fn a_dropped_answer_is_an_error_and_not_a_hang() {
     stream.get_mut().write_all(b"fail\nnext\n").unwrap();
     assert!(matches!(ask(&mut stream), Reply::Err { code: 70, .. }));
     assert!(matches!(ask(&mut stream), Reply::Ok(_)));
+}
+
+#[test]
+fn a_request_that_panics_is_told_with_70_and_costs_no_thread() {
+    let limits = Limits::standard();
+    let (_server, path, _dir, _ends) = serve(limits.clone());
+    for _ in 0..=limits.workers {
+        let mut stream = BufReader::new(UnixStream::connect(&path).unwrap());
+        stream.get_mut().write_all(b"panic\nnext\n").unwrap();
+        assert!(matches!(ask(&mut stream), Reply::Err { code: 70, .. }));
+        assert!(matches!(ask(&mut stream), Reply::Ok(_)));
+    }
 }
 
 #[test]
