@@ -34,6 +34,7 @@ mod service_manager;
 mod standing;
 pub mod start;
 mod starts;
+mod status;
 pub mod stop;
 mod turns;
 pub(crate) mod wishes;

@@ -11,20 +11,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::host::unit_of;
-use super::{Control, Daemon, QUERY, explain, lanes, local, purge};
+use super::{Control, Daemon, explain, lanes, local, purge};
 use crate::chat::{Happened, Wish};
-use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::protocol::{OneChat, PROTOCOL_VERSION, Reply, Request};
 use crate::ipc::server::{Answer, ConnectionId, Service};
-use crate::names::{ChatState, EventKind};
-use crate::ops::{ChatChange, PurgeOptions, SendOptions, ServiceStatus};
+use crate::names::EventKind;
+use crate::ops::{ChatChange, PurgeOptions, SendOptions};
 use crate::patience::Patience;
 use crate::store::config::Config;
 use crate::store::files::Durability;
 use crate::store::graph::{ChatId, Graph};
-use crate::store::resolve::{self, Make};
 
 /// How long the ladder of one chat may take, beyond its own graces.
 const LADDER: Duration = Duration::from_secs(120);
@@ -604,92 +602,6 @@ impl Daemon {
             handlers_ended: u32::try_from(ended).unwrap_or(u32::MAX),
             text,
         }
-    }
-
-    fn status(&self) -> ServiceStatus {
-        let now = clock::now();
-        ServiceStatus {
-            status: "running".to_owned(),
-            pid: Some(std::process::id()),
-            socket: self
-                .workspace
-                .socket_path()
-                .ok()
-                .map(|path| path.display().to_string()),
-            started_at: Some(self.started_at),
-            uptime_secs: Some(now.since(self.started_at).as_secs()),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            paused: self.paused.load(Ordering::SeqCst),
-            log: self.workspace.daemon_log_path().display().to_string(),
-            chats: self.rows(),
-            lanes: lanes::of(&self.queue.snapshot()),
-        }
-    }
-
-    /// Every chat with its true state.
-    pub(super) fn rows(&self) -> Vec<crate::ops::ChatRow> {
-        let states: std::collections::BTreeMap<_, _> = self
-            .driver()
-            .states(QUERY)
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
-        chats
-            .into_iter()
-            .filter_map(|chat| explain::row(self, chat, states.get(&unit_of(chat))))
-            .collect()
-    }
-
-    fn row(&self, chat: ChatId) -> Option<crate::ops::ChatRow> {
-        explain::row(self, chat, self.machine_state(chat).as_ref())
-    }
-
-    /// What the chat is doing, in one word.
-    pub(super) fn chat_state(&self, chat: ChatId) -> ChatState {
-        self.state_with(chat, self.machine_state(chat).as_ref())
-    }
-
-    /// What the chat is doing, where its machine stands here. A chat that was never needed has no machine yet, and is as idle
-    /// as one that has.
-    pub(super) fn state_with(
-        &self,
-        chat: ChatId,
-        machine: Option<&supervisor::State>,
-    ) -> ChatState {
-        let wish = self
-            .chats
-            .lock()
-            .get(&chat)
-            .map_or(Wish::Archived, |entry| entry.core.wish());
-        let idle = supervisor::State::Idle {
-            since: supervisor::clock::now(),
-        };
-        let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
-        if matches!(state, ChatState::Running | ChatState::Adopted) && self.turns.is_waiting(chat) {
-            ChatState::Queued
-        } else if state == ChatState::Running && !self.serves(chat) {
-            ChatState::Starting
-        } else {
-            state
-        }
-    }
-
-    /// Whether the handler of this chat has had the session: until then it is being started.
-    fn serves(&self, chat: ChatId) -> bool {
-        let (serves, handler) = {
-            let chats = self.chats.lock();
-            let Some(entry) = chats.get(&chat) else {
-                return false;
-            };
-            (entry.serves, entry.handler)
-        };
-        // The notice of its lock may be on its way, or be missed where too many are watched.
-        let has_it = || {
-            let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
-            explain::live_holder(&dir).map(|holder| holder.pid)
-        };
-        serves || has_it().is_some_and(|pid| Some(pid) == handler)
     }
 }
 

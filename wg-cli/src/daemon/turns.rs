@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use command_queue::{
     CommandQueue, Event, LaneConfig, Limit, Outcome, Reservation, Slot, SlotNotice, SubmitOptions,
@@ -24,6 +25,9 @@ use crate::store::graph::ChatId;
 
 /// The group that caps all turns together.
 const GROUP: &str = "turns";
+
+/// How long a handler has for ending a stalled turn before it counts as hanging itself, however short the graces are.
+const LADDER_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// A turn of this message, asked for over this connection.
 type Key = (ConnectionId, ChatId, u64);
@@ -217,9 +221,13 @@ impl Daemon {
         let config = self.config();
         let agent = self.agent_of(chat)?;
         // The handler watches its agent itself and says so in the chat. This ceiling is for a handler that hangs.
-        let ceiling = agent
-            .stall_ceiling
-            .saturating_add(config.service.stop_grace.saturating_mul(3));
+        let ceiling = agent.stall_ceiling.saturating_add(
+            config
+                .service
+                .stop_grace
+                .saturating_mul(3)
+                .max(LADDER_AT_LEAST),
+        );
         let lane_config = LaneConfig {
             stall_ceiling: Limit::After(ceiling),
             cancel_grace: config.service.stop_grace,

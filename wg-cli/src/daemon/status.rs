@@ -1,0 +1,102 @@
+//! What the daemon tells of itself and of its chats.
+
+use std::sync::atomic::Ordering;
+
+use super::host::unit_of;
+use super::{Daemon, QUERY, explain, lanes};
+use crate::chat::Wish;
+use crate::clock;
+use crate::names::ChatState;
+use crate::ops::ServiceStatus;
+use crate::store::graph::ChatId;
+use crate::store::resolve::{self, Make};
+
+impl Daemon {
+    /// How the service is.
+    pub(super) fn status(&self) -> ServiceStatus {
+        let now = clock::now();
+        ServiceStatus {
+            status: "running".to_owned(),
+            pid: Some(std::process::id()),
+            socket: self
+                .workspace
+                .socket_path()
+                .ok()
+                .map(|path| path.display().to_string()),
+            started_at: Some(self.started_at),
+            uptime_secs: Some(now.since(self.started_at).as_secs()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            paused: self.paused.load(Ordering::SeqCst),
+            log: self.workspace.daemon_log_path().display().to_string(),
+            chats: self.rows(),
+            lanes: lanes::of(&self.queue.snapshot()),
+        }
+    }
+
+    /// Every chat with its true state.
+    pub(super) fn rows(&self) -> Vec<crate::ops::ChatRow> {
+        let states: std::collections::BTreeMap<_, _> = self
+            .driver()
+            .states(QUERY)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+        chats
+            .into_iter()
+            .filter_map(|chat| explain::row(self, chat, states.get(&unit_of(chat))))
+            .collect()
+    }
+
+    /// One chat with its true state.
+    pub(super) fn row(&self, chat: ChatId) -> Option<crate::ops::ChatRow> {
+        explain::row(self, chat, self.machine_state(chat).as_ref())
+    }
+
+    /// What the chat is doing, in one word.
+    pub(super) fn chat_state(&self, chat: ChatId) -> ChatState {
+        self.state_with(chat, self.machine_state(chat).as_ref())
+    }
+
+    /// What the chat is doing, where its machine stands here. A chat that was never needed has no machine yet, and is as idle
+    /// as one that has.
+    pub(super) fn state_with(
+        &self,
+        chat: ChatId,
+        machine: Option<&supervisor::State>,
+    ) -> ChatState {
+        let wish = self
+            .chats
+            .lock()
+            .get(&chat)
+            .map_or(Wish::Archived, |entry| entry.core.wish());
+        let idle = supervisor::State::Idle {
+            since: supervisor::clock::now(),
+        };
+        let state = crate::chat::state(wish, Some(machine.unwrap_or(&idle)));
+        if matches!(state, ChatState::Running | ChatState::Adopted) && self.turns.is_waiting(chat) {
+            ChatState::Queued
+        } else if state == ChatState::Running && !self.serves(chat) {
+            ChatState::Starting
+        } else {
+            state
+        }
+    }
+
+    /// Whether the handler of this chat has had the session: until then it is being started.
+    fn serves(&self, chat: ChatId) -> bool {
+        let (serves, handler) = {
+            let chats = self.chats.lock();
+            let Some(entry) = chats.get(&chat) else {
+                return false;
+            };
+            (entry.serves, entry.handler)
+        };
+        // The notice of its lock may be on its way, or be missed where too many are watched.
+        let has_it = || {
+            let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
+            explain::live_holder(&dir).map(|holder| holder.pid)
+        };
+        serves || has_it().is_some_and(|pid| Some(pid) == handler)
+    }
+}
