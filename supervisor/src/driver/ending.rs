@@ -222,6 +222,9 @@ impl<H: Host> Core<H> {
     /// found any more after a stop, the last word is had from a look at all of them.
     pub(super) fn make_passes(&mut self) {
         let due = std::mem::take(&mut self.passes);
+        if due.is_empty() {
+            return;
+        }
         let (all, near): (Vec<UnitId>, Vec<UnitId>) = due
             .into_iter()
             .partition(|unit| !self.near || self.needs_all(*unit));
@@ -238,6 +241,14 @@ impl<H: Host> Core<H> {
             // What was adopted may have been started below somebody else's reaper.
             run.child.is_none() || (verifying && entry.wants_proof())
         })
+    }
+
+    /// Returns true if what these units' processes left behind came to this program.
+    fn all_inherited(&self, due: &[UnitId]) -> bool {
+        let mut runs = due
+            .iter()
+            .filter_map(|unit| self.units.get(unit)?.run.as_ref());
+        runs.all(|run| run.inherited)
     }
 
     fn pass_together(&mut self, due: &[UnitId], all: bool) {
@@ -264,7 +275,8 @@ impl<H: Host> Core<H> {
             Table::read(&names, floor)
         } else {
             let roots: HashSet<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
-            Table::read_near(&names, floor, &roots, &self.leaders).or_else(|error| {
+            let inherits = tree::is_subreaper() && self.all_inherited(due);
+            Table::read_near(&names, floor, &roots, &self.leaders, inherits).or_else(|error| {
                 log::debug!("looking everywhere, because nearby failed: {error}");
                 Table::read(&names, floor)
             })

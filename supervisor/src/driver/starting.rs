@@ -34,8 +34,9 @@ impl<H: Host> Core<H> {
         let event = match self.host.prepare(unit, generation, reason) {
             Prepared::Go(mut command) => {
                 let program = command.get_program().to_owned();
+                let inherited = tree::is_subreaper();
                 match command.spawn() {
-                    Ok(child) => return self.started(unit, generation, child),
+                    Ok(child) => return self.started(unit, generation, child, inherited),
                     Err(error) => {
                         let failure = self.host.spawn_error(unit, &program, &error);
                         Event::SpawnFailed {
@@ -64,7 +65,7 @@ impl<H: Host> Core<H> {
         self.feed(unit, event);
     }
 
-    fn started(&mut self, unit: UnitId, generation: Generation, mut child: Child) {
+    fn started(&mut self, unit: UnitId, generation: Generation, mut child: Child, inherited: bool) {
         let pid = child.id();
         // The child is not reaped yet, so that its pid can only mean itself.
         let opened = tree::open(pid).and_then(|descriptor| {
@@ -96,6 +97,7 @@ impl<H: Host> Core<H> {
         let marker = self.host.marker(unit);
         let mut run = Run::new(pid, start_ticks, generation, clock::now(), marker);
         run.orphans = self.host.owns_orphans(unit);
+        run.inherited = inherited;
         run.child = Some(child);
         run.descriptor = Some(descriptor);
         run.token = Some(token);

@@ -50,6 +50,9 @@ pub(super) struct Run {
     pub(super) marker: Option<Marker>,
     /// Whether what comes to this process from a dead parent is this unit's.
     pub(super) orphans: bool,
+    /// Whether the calling program was a subreaper when this process started, so that
+    /// the kernel hands every orphan of it to the calling program.
+    pub(super) inherited: bool,
     pub(super) sweep: Option<Sweep>,
     /// Descriptors of what was killed and is not gone yet, by their tokens.
     pub(super) dying: HashMap<u64, OwnedFd>,
@@ -108,6 +111,7 @@ impl Run {
             ladder: None,
             marker,
             orphans: false,
+            inherited: false,
             sweep: None,
             dying: HashMap::new(),
             timer: None,

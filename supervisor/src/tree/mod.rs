@@ -13,6 +13,8 @@ mod table;
 
 use std::io;
 
+use nix::sys::prctl::get_child_subreaper;
+
 pub use end::{EndError, end};
 pub(crate) use end::{execute, open};
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
@@ -59,6 +61,11 @@ impl Report {
     pub fn best_effort(&self) -> bool {
         self.unreadable > 0
     }
+}
+
+/// Returns true if the kernel hands the orphans of this process's descendants to it.
+pub(crate) fn is_subreaper() -> bool {
+    std::process::id() == 1 || get_child_subreaper().is_ok_and(|set| set)
 }
 
 /// Returns every process below `pid` by parent pids, without `pid` itself.

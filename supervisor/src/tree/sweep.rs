@@ -302,6 +302,7 @@ mod tests {
             session: group,
             start,
             alive: true,
+            headless: false,
             name: format!("p{pid}"),
             carried: Vec::new(),
             unreadable: false,

@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) session: u32,
     pub(crate) start: u64,
     pub(crate) alive: bool,
+    /// Whether the first thread has ended, and others may work on.
+    pub(crate) headless: bool,
     pub(crate) name: String,
     /// The environment variables that were asked for, as `NAME=VALUE`.
     pub(crate) carried: Vec<String>,
@@ -69,30 +71,39 @@ impl Table {
     /// that is a subreaper, else to the first process (see `PR_SET_CHILD_SUBREAPER`
     /// in prctl(2)). What a child of ours leaves behind is therefore found among
     /// the children of our ancestors, of the first process, or of ourselves, and
-    /// whatever is below those. That is a few hundred processes where a computer
-    /// runs thousands.
+    /// whatever is below those. `inherits` says that this process is such a subreaper
+    /// and was one when the roots started: then nothing can have got above it.
+    ///
+    /// Orphans become children of their new parent's first thread that has not ended,
+    /// and so does a sibling that one of them makes. Those that a process started
+    /// itself from its other threads are none of ours.
     pub(crate) fn read_near(
         names: &[&str],
         floor: u64,
         roots: &HashSet<u32>,
         own: &HashSet<u32>,
+        inherits: bool,
     ) -> io::Result<Self> {
         let mut look = Look::new(names, floor);
+        let me = std::process::id();
         let mut line = Vec::new();
-        let mut at = std::process::id();
+        let mut at = me;
         while let Some(entry) = look.stat(at) {
             let parent = entry.parent;
             line.push(entry);
-            if parent == 0 || line.iter().any(|entry| entry.pid == parent) {
+            if inherits || parent == 0 || line.iter().any(|entry| entry.pid == parent) {
                 break;
             }
             at = parent;
         }
         let mut seen: HashSet<u32> = line.iter().map(|entry| entry.pid).collect();
-        let mut reapers: Vec<u32> = seen.iter().copied().collect();
-        if seen.insert(1) {
+        let mut reapers: Vec<(u32, bool)> = line
+            .iter()
+            .map(|entry| (entry.pid, entry.headless))
+            .collect();
+        if !inherits && seen.insert(1) {
             // In a container the line may end outside of it.
-            reapers.push(1);
+            reapers.push((1, true));
         }
         seen.extend(own.difference(roots));
         let mut entries = line;
@@ -106,12 +117,17 @@ impl Table {
             }
         }
         let mut children = Vec::new();
-        for reaper in reapers {
-            if let Err(error) = look.children(reaper, &mut children) {
+        for (reaper, headless) in reapers {
+            let listed = if headless {
+                look.children(reaper, &mut children)
+            } else {
+                look.inherited(reaper, &mut children)
+            };
+            if let Err(error) = listed {
                 // An ancestor that has ended handed its children to the next one,
                 // which is asked as well. One that only cannot be seen (`hidepid`)
                 // leaves a hole: then nearby is not enough.
-                if reaper == 1 || look.stat(reaper).is_some() {
+                if reaper == 1 || reaper == me || look.stat(reaper).is_some() {
                     return Err(error);
                 }
             }
@@ -253,6 +269,7 @@ struct Look<'a> {
     names: BTreeSet<&'a str>,
     floor: u64,
     own: u32,
+    me: u32,
     buffer: Vec<u8>,
 }
 
@@ -263,6 +280,7 @@ impl<'a> Look<'a> {
             names: names.iter().copied().collect(),
             floor,
             own: own.map(|meta| owner(&meta)).unwrap_or_default(),
+            me: std::process::id(),
             buffer: Vec::new(),
         }
     }
@@ -288,25 +306,37 @@ impl<'a> Look<'a> {
         Some(entry)
     }
 
+    /// Lists the children that the first thread of a process has, and if it is this
+    /// process those of the calling thread.
+    fn inherited(&mut self, pid: u32, children: &mut Vec<u32>) -> io::Result<()> {
+        self.children_in(&format!("/proc/{pid}/task/{pid}/children"), children)?;
+        if pid == self.me {
+            // What a child made into a sibling of itself.
+            self.children_in("/proc/thread-self/children", children)?;
+        }
+        Ok(())
+    }
+
     /// Lists the children of all threads of a process.
     fn children(&mut self, pid: u32, children: &mut Vec<u32>) -> io::Result<()> {
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.file_name();
             let Some(task) = task.to_str() else { continue };
-            match read_into(
-                &format!("/proc/{pid}/task/{task}/children"),
-                &mut self.buffer,
-            ) {
-                Ok(()) => {
-                    let text = String::from_utf8_lossy(&self.buffer);
-                    let pids = text.split_ascii_whitespace();
-                    children.extend(pids.filter_map(|pid| pid.parse::<u32>().ok()));
-                }
-                // A thread ends and its children move to another one; the second
-                // pass sees them there.
-                Err(error) => log::debug!("failed to list the children of {pid}: {error}"),
+            let list = format!("/proc/{pid}/task/{task}/children");
+            // A thread ends and its children move to another one; the second
+            // pass sees them there.
+            if let Err(error) = self.children_in(&list, children) {
+                log::debug!("failed to list the children of {pid}: {error}");
             }
         }
+        Ok(())
+    }
+
+    fn children_in(&mut self, list: &str, children: &mut Vec<u32>) -> io::Result<()> {
+        read_into(list, &mut self.buffer)?;
+        let text = String::from_utf8_lossy(&self.buffer);
+        let pids = text.split_ascii_whitespace();
+        children.extend(pids.filter_map(|pid| pid.parse::<u32>().ok()));
         Ok(())
     }
 }
@@ -340,6 +370,7 @@ fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let state = *fields.first()?;
     let threads: u64 = fields.get(17)?.parse().ok()?;
+    let headless = matches!(state, "Z" | "X" | "x");
     Some(Entry {
         pid,
         parent: fields.get(1)?.parse().ok()?,
@@ -347,7 +378,8 @@ fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
         session: fields.get(3)?.parse().ok()?,
         start: fields.get(19)?.parse().ok()?,
         // A first thread that has ended shows as a zombie while the others work on.
-        alive: !matches!(state, "Z" | "X" | "x") || threads > 1,
+        alive: !headless || threads > 1,
+        headless,
         name,
         carried: Vec::new(),
         unreadable: false,
@@ -483,7 +515,7 @@ mod tests {
         };
         let names = ["SUPERVISOR_NEAR"];
         let none = HashSet::new();
-        let near = Table::read_near(&names, floor, &none, &none);
+        let near = Table::read_near(&names, floor, &none, &none, false);
         let everywhere = Table::read(&names, floor);
         let ended = crate::tree::end(
             None,
