@@ -161,15 +161,22 @@ impl Conversion {
                 why,
             },
             State::Backoff {
+                since,
                 until,
                 account,
                 number,
             } => State::Backoff {
+                since: self.moment(since),
                 until: self.moment(until),
                 account,
                 number,
             },
-            State::Degraded { until, number } => State::Degraded {
+            State::Degraded {
+                since,
+                until,
+                number,
+            } => State::Degraded {
+                since: self.moment(since),
                 until: self.moment(until),
                 number,
             },
@@ -185,6 +192,7 @@ impl Conversion {
                 since: self.moment(since),
             },
             State::Held { .. } => State::Backoff {
+                since: now,
                 until: now,
                 account: Account::NotNow,
                 number: 1,

@@ -43,6 +43,9 @@ pub enum State {
     },
     /// It waits out a pause.
     Backoff {
+        /// Since when.
+        #[cfg_attr(feature = "serde", serde(default))]
+        since: Moment,
         /// Until when.
         until: Moment,
         /// The account that the pause is booked to.
@@ -52,6 +55,9 @@ pub enum State {
     },
     /// It crashes too often; attempts are paced.
     Degraded {
+        /// Since when it waits for that attempt.
+        #[cfg_attr(feature = "serde", serde(default))]
+        since: Moment,
         /// When the next attempt is due.
         until: Moment,
         /// The crash number.

@@ -254,7 +254,9 @@ pub fn account_name(account: Account) -> &'static str {
 }
 
 /// How long a pause is, in words.
-fn pause(delay: Duration) -> String {
+/// A pause as a person is told of it: `at once`, `in 300 ms`, `in 12 s`.
+#[must_use]
+pub fn pause(delay: Duration) -> String {
     match delay.as_millis() {
         0 => "at once".to_owned(),
         millis @ 1..1_000 => format!("in {millis} ms"),

@@ -40,6 +40,7 @@ impl Machine {
         }
         step.notices.push(Notice::NotNow { reason, until });
         self.state = State::Backoff {
+            since: now,
             until,
             account: Account::NotNow,
             number: 1,

@@ -241,6 +241,7 @@ impl Machine {
             self.spawn(StartReason::Retry(account), now, step);
         } else {
             self.state = State::Backoff {
+                since: now,
                 until,
                 account,
                 number,
@@ -265,7 +266,11 @@ impl Machine {
         if delay.is_zero() {
             self.spawn(StartReason::Retry(Account::Crash), now, step);
         } else {
-            self.state = State::Degraded { until, number };
+            self.state = State::Degraded {
+                since: now,
+                until,
+                number,
+            };
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod common;
+mod dark;
 mod foreground;
 mod hostile;
 mod ordinary;

@@ -240,7 +240,9 @@ Examples:
   wg run --restart always --max-crashes 5 -- ./server
   wg run --policy wg.toml --events -- CMD   events as JSON lines on stderr
 
-Leaves with the command's last code; 128 + n for a signal, 127 for a program that is not there.")]
+Leaves with the command's last code; 128 + n for a signal, 127 for a program that is not there.
+Signals are passed on, and nothing of the command is left when this ends. Only kill -9 of wg
+itself cannot be passed on: it leaves the command running, with nobody to start it again.")]
     Run(Run),
     /// One writer per directory, for any program
     Lock(lock::Lock),

@@ -9,7 +9,7 @@ use super::{Daemon, QUERY, holder};
 use crate::agent::AgentSpec;
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
-use crate::notices::{account_name, park_text, wall};
+use crate::notices::{account_name, park_text, pause, wall};
 use crate::ops::{ChatRow, HolderDto};
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
@@ -102,7 +102,7 @@ pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Opt
         name: task.name.clone(),
         state,
         waits_for: daemon.turns.waits_for(chat),
-        since: machine.and_then(since),
+        since: machine.map(since),
         pid,
         unread: unread(&daemon.workspace, chat),
         consumers,
@@ -162,18 +162,19 @@ pub(super) fn live_holder(dir: &Path) -> Option<HolderDto> {
     })
 }
 
-fn since(state: &State) -> Option<Timestamp> {
+fn since(state: &State) -> Timestamp {
     match state {
         State::Idle { since }
         | State::Starting { since, .. }
+        | State::Backoff { since, .. }
+        | State::Degraded { since, .. }
         | State::Running { since, .. }
         | State::Ending { since, .. }
         | State::Held { since, .. }
         | State::Contended { since, .. }
         | State::Parked { since, .. }
         | State::Stopping { since, .. }
-        | State::Stopped { since, .. } => Some(wall(*since)),
-        State::Backoff { .. } | State::Degraded { .. } => None,
+        | State::Stopped { since, .. } => wall(*since),
     }
 }
 
@@ -203,10 +204,10 @@ pub(super) fn words(known: &Known) -> Explanation {
     let at = |moment: Option<Timestamp>| {
         moment.map_or_else(
             || "later".to_owned(),
-            |moment| format!("in {}", clock::span(moment.since(clock::now()))),
+            |moment| pause(moment.since(clock::now())),
         )
     };
-    let mut since = machine.and_then(|machine| since(&machine.state));
+    let mut since = machine.map(|machine| since(&machine.state));
     if let Some(holder) = &known.holder {
         let cwd = std::fs::read_link(format!("/proc/{}/cwd", holder.pid));
         let place = cwd
