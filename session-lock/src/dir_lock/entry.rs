@@ -108,6 +108,9 @@ impl Entry {
     /// Returns the entry that `dir` has, or would have.
     pub(super) fn of(registry: &Path, dir: &Path) -> Result<Self, DirLockError> {
         let directory = dir.canonicalize().map_err(failed("resolve", dir))?;
+        if !directory.is_dir() {
+            return Err(failed("lock", dir)(io::ErrorKind::NotADirectory.into()));
+        }
         let mut name = OsString::from(directory.file_name().unwrap_or_default());
         // A name may have 255 bytes; the hash needs 17.
         name = OsString::from_vec(name.as_bytes().iter().copied().take(200).collect());

@@ -71,6 +71,17 @@ fn a_directory_is_locked_without_a_file_in_it() {
 }
 
 #[test]
+fn what_is_no_directory_is_not_locked() {
+    let place = Place::new();
+    fs::write(place.dir("file"), "").unwrap();
+    for path in ["file", "file/below", "nothing"] {
+        let error = place.try_lock(path).unwrap_err();
+        assert!(matches!(error, DirLockError::Io { .. }), "{error:?}");
+    }
+    assert!(!place.registry().exists());
+}
+
+#[test]
 fn a_link_leads_to_the_same_lock() {
     let place = Place::new();
     std::os::unix::fs::symlink(place.dir("above"), place.dir("link")).unwrap();

@@ -140,6 +140,15 @@ fn failed(dir: &Path, error: DirLockError) -> Failure {
             .with_cure("make it first, or name another with --dir")
         }
         DirLockError::Io { ref source, .. }
+            if source.kind() == std::io::ErrorKind::NotADirectory =>
+        {
+            Failure::new(
+                ExitCode::Failed,
+                format!("`{}` is no directory", dir.display()),
+            )
+            .with_cure("name a directory with --dir")
+        }
+        DirLockError::Io { ref source, .. }
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             about(ExitCode::NotPermitted).caused_by(error)

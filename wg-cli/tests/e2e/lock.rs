@@ -203,6 +203,17 @@ fn a_stranger_in_the_directory_is_told_apart_from_the_holder() {
 }
 
 #[test]
+fn what_is_no_directory_is_not_locked() {
+    let world = world();
+    std::fs::write(world.path("file"), "").unwrap();
+    for path in ["file", "file/below", "/dev/null"] {
+        let done = world.wg(&["lock", "run", "--dir", path, "--", "true"]);
+        let said = done.with_code(1).stderr;
+        assert!(said.contains("is no directory"), "{said}");
+    }
+}
+
+#[test]
 fn a_release_asks_and_force_ends_the_command() {
     let world = world();
     let holder = holder(&world, "d", "echo in; exec sleep 1000 >/dev/null 2>&1");

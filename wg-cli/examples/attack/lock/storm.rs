@@ -64,8 +64,8 @@ pub(super) fn round(attack: &mut Attack) -> io::Result<()> {
             attack.found(format!("nobody came in for {} s", STUCK.as_secs()));
             break;
         }
-        // A round starts when the first one is in: before that there is nothing to hit.
-        if entries > 0 {
+        // A round starts when the first one is in: before that there is nothing to hit, nor when all have just left.
+        if entries > 0 && !all.is_empty() {
             faults += 1;
             fault(attack, &folder, &mut all, aim);
         }
