@@ -17,9 +17,10 @@ use super::context::TaskContext;
 use super::crew::Crew;
 use super::directory::Directory;
 use super::lane::{LaneCell, Posted, Token};
-use super::task::{Header, Task};
+use super::task::{Header, Task, TaskRef};
 use crate::config::{LaneConfig, Priority};
 use crate::core::Outcome;
+use crate::core::lane::Claimed;
 use crate::core::phantom::PhantomBudget;
 use crate::error::TaskError;
 
@@ -104,6 +105,20 @@ impl World {
         }
     }
 
+    /// As `Shared::start`.
+    fn start(&self) -> Option<Claimed<TaskRef>> {
+        let mut state = self.lane.lock_unread();
+        self.lane.absorb_if_empty(&mut state);
+        state.token = Token::None;
+        let claimed = state.core.claim(self.now);
+        let after = self.lane.after(&mut state, self.now);
+        drop(state);
+        if after.send {
+            self.send();
+        }
+        claimed
+    }
+
     /// As a worker: takes tokens, starts, runs and ends tasks, until all have run.
     fn work(&self, stay: bool) {
         loop {
@@ -117,17 +132,7 @@ impl World {
                 }
                 *tokens -= 1;
             }
-            let mut claimed = {
-                let mut state = self.lane.lock_unread();
-                state.token = Token::None;
-                let claimed = state.core.claim(self.now);
-                let after = self.lane.after(&mut state, self.now);
-                drop(state);
-                if after.send {
-                    self.send();
-                }
-                claimed
-            };
+            let mut claimed = self.start();
             while let Some(task) = claimed {
                 task.item.cancel();
                 if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -157,10 +162,26 @@ impl World {
                 } else {
                     None
                 };
+                let lingers = stay
+                    && claimed.is_none()
+                    && state.token == Token::None
+                    && state.core.queued() == 0;
+                if lingers {
+                    state.token = Token::Ready;
+                }
                 let after = self.lane.after(&mut state, self.now);
                 drop(state);
                 if after.send {
                     self.send();
+                }
+                if lingers {
+                    for _ in 0..2 {
+                        if self.lane.has_mail() {
+                            break;
+                        }
+                        thread::yield_now();
+                    }
+                    claimed = self.start();
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::clock;
 use super::group::Group;
 use super::mailbox::Mailbox;
-use super::shared::Shared;
+use super::shared::{Accepted, Shared};
 use super::slot::Cancelled;
 use super::sync::{AtomicU64, Mutex, MutexGuard};
 use super::task::{Task, TaskRef};
@@ -46,15 +46,19 @@ struct Grouped {
 
 /// What became of a task that was to be left in the mailbox.
 pub(crate) enum Posted<C> {
-    /// Somebody will take it. It has this number.
-    Left(u64),
-    /// It is in the mailbox with this number, and the caller has to see to the lane.
-    Unattended(u64),
+    /// Somebody will take it.
+    Left(Accepted),
+    /// It is in the mailbox, and the caller has to see to the lane.
+    Unattended(Accepted),
     /// The mailbox is not for it; here it is.
     Not(Arc<C>),
 }
 
+/// The order of the fields is theirs in memory: what submitters write and what workers write for every task is apart by more
+/// than a cache line, with what both only read between them.
+#[repr(C)]
 pub(crate) struct LaneCell {
+    mailbox: Mailbox<Waiting<TaskRef>>,
     /// The queue. Handles hold their lane only, so that submitting does not touch a counter that every thread touches.
     home: Weak<Shared>,
     pub(crate) number: u64,
@@ -66,7 +70,6 @@ pub(crate) struct LaneCell {
     pub(crate) armed: AtomicU64,
     /// How many tasks neither wait nor hold a slot any more.
     gone: AtomicU64,
-    mailbox: Mailbox<Waiting<TaskRef>>,
     state: Mutex<LaneState>,
 }
 
@@ -87,13 +90,13 @@ impl LaneCell {
         config: Arc<LaneConfig>,
     ) -> Self {
         Self {
+            mailbox: Mailbox::new(),
             home,
             number,
             hash,
             name,
             armed: AtomicU64::new(0),
             gone: AtomicU64::new(0),
-            mailbox: Mailbox::new(),
             state: Mutex::new(LaneState {
                 core: Lane::new(config),
                 token: Token::None,
@@ -195,6 +198,11 @@ impl LaneCell {
             .empty_into(|mail| state.core.submit_batch(mail));
     }
 
+    /// Returns whether something was left in the mailbox.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.mailbox.has_mail()
+    }
+
     /// Returns whether somebody will look at the mailbox.
     pub(crate) fn is_attended(&self) -> bool {
         self.mailbox.is_attended()
@@ -211,11 +219,14 @@ impl LaneCell {
             return Posted::Not(task);
         };
         let seq = slit.number();
-        let ahead = u32::try_from(self.ahead_of(seq)).unwrap_or(u32::MAX);
-        if slit.leave(Waiting::new(seq, since, ahead, None, task)) {
-            Posted::Left(seq)
+        let ahead = self.ahead_of(seq);
+        let ahead_short = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let attended = slit.leave(Waiting::new(seq, since, ahead_short, None, task));
+        let accepted = Accepted { seq, ahead };
+        if attended {
+            Posted::Left(accepted)
         } else {
-            Posted::Unattended(seq)
+            Posted::Unattended(accepted)
         }
     }
 
@@ -232,7 +243,7 @@ impl LaneCell {
     }
 
     /// Returns how many tasks with a smaller number wait or hold a slot.
-    pub(crate) fn ahead_of(&self, seq: u64) -> usize {
+    fn ahead_of(&self, seq: u64) -> usize {
         usize::try_from(seq.saturating_sub(self.gone.load(Relaxed))).unwrap_or(usize::MAX)
     }
 

@@ -48,6 +48,11 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Returns whether something was left.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(SeqCst)
+    }
+
     /// Returns whether somebody will look.
     pub(crate) fn is_attended(&self) -> bool {
         self.attended.load(SeqCst)

@@ -47,6 +47,13 @@ pub(crate) struct Pool {
     idle_leave: Duration,
     name: String,
     crew: Crew,
+    progress: Progress,
+}
+
+/// What workers write all the time, so on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Progress {
     /// When a worker last took or ended something.
     turnover: AtomicU64,
     /// Tokens taken so far; what the watchdog compares to see whether the workers get on.
@@ -72,8 +79,7 @@ impl Pool {
             name: format!("{}-worker", config.thread_name),
             max,
             crew: Crew::new(max),
-            turnover: AtomicU64::new(0),
-            taken: AtomicUsize::new(0),
+            progress: Progress::default(),
         }
     }
 
@@ -86,7 +92,7 @@ impl Pool {
     }
 
     pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        self.progress.taken.load(Ordering::Relaxed)
     }
 
     /// Returns whether no token waits for a worker.
@@ -113,8 +119,9 @@ impl Pool {
             return self.rouse(shared, now);
         }
         if awake < self.core {
-            let stuck =
-                clock::to_nanos(now).saturating_sub(self.turnover.load(Ordering::Relaxed)) > RECENT;
+            let stuck = clock::to_nanos(now)
+                .saturating_sub(self.progress.turnover.load(Ordering::Relaxed))
+                > RECENT;
             // One processor is the sender's.
             let spare = awake + 1 < self.core && self.receiver.len() > awake * BACKLOG;
             if stuck || spare {
@@ -191,8 +198,8 @@ impl Pool {
         loop {
             match self.receiver.try_recv() {
                 Ok(Ready::Lane(lane)) => {
-                    self.taken.store(
-                        self.taken.load(Ordering::Relaxed).wrapping_add(1),
+                    self.progress.taken.store(
+                        self.progress.taken.load(Ordering::Relaxed).wrapping_add(1),
                         Ordering::Relaxed,
                     );
                     return Some(Taken { lane, rested });
@@ -232,6 +239,8 @@ impl Pool {
 
     /// A worker took or ended something.
     pub(crate) fn turned_over(&self, now: Instant) {
-        self.turnover.store(clock::to_nanos(now), Ordering::Relaxed);
+        self.progress
+            .turnover
+            .store(clock::to_nanos(now), Ordering::Relaxed);
     }
 }

@@ -132,25 +132,17 @@ impl Shared {
         limits: Option<Box<Limits>>,
         mut task: Arc<C>,
     ) -> Result<Accepted, (SubmitError, Arc<C>)> {
-        let now = clock::now();
         if priority == Priority::Normal && limits.is_none() && lane.is_attended() {
-            match lane.post(now, task, || self.closed().is_none()) {
-                Posted::Left(seq) => {
-                    return Ok(Accepted {
-                        seq,
-                        ahead: lane.ahead_of(seq),
-                    });
-                }
-                Posted::Unattended(seq) => {
+            match lane.post(clock::tick(), task, || self.closed().is_none()) {
+                Posted::Left(accepted) => return Ok(accepted),
+                Posted::Unattended(accepted) => {
                     self.visit(lane, |_, _| ());
-                    return Ok(Accepted {
-                        seq,
-                        ahead: lane.ahead_of(seq),
-                    });
+                    return Ok(accepted);
                 }
                 Posted::Not(refused) => task = refused,
             }
         }
+        let now = clock::now();
         // Only this much depends on the type of the task, so only this much is compiled for each.
         match self.admit(lane, now) {
             Ok(admission) => Ok(self.enqueue(lane, admission, priority, limits, task)),

@@ -17,6 +17,9 @@ use super::task::{TaskRef, discard};
 use crate::core::Outcome;
 use crate::core::lane::{Claimed, Ended};
 
+/// How often a worker looks for more before it leaves a lane that has nothing left: a few microseconds.
+const LINGER: u32 = 100;
+
 /// What the end of a task changed.
 pub(crate) struct Finished {
     /// The outcome counts, so the caller gets it.
@@ -25,10 +28,26 @@ pub(crate) struct Finished {
     replaced: bool,
     /// The lane's next task, which was started at once.
     next: Option<Claimed<TaskRef>>,
+    /// The worker has the lane's token in its hands, in case that more comes in a moment.
+    lingers: bool,
+}
+
+impl Finished {
+    /// The outcome counts, and the lane's next task was started in the same breath.
+    fn followed_by(next: Claimed<TaskRef>) -> Self {
+        Self {
+            counted: true,
+            replaced: false,
+            next: Some(next),
+            lingers: false,
+        }
+    }
 }
 
 enum Turn {
     Again(Claimed<TaskRef>),
+    /// The lane has nothing left, and this worker has its token.
+    Linger,
     Over,
     /// This worker had been given up and replaced; there is one too many.
     Leave,
@@ -41,13 +60,19 @@ pub(crate) fn work(shared: &Arc<Shared>) {
             now = clock::now();
         }
         let mut claimed = shared.start(&lane, now);
-        let turn_ends = now.checked_add(shared.config.turn).unwrap_or(now);
+        let mut turn_ends = now.checked_add(shared.config.turn).unwrap_or(now);
         set_current_lane(Some(lane.number));
         while let Some(task) = claimed {
             let (same, turn) = run(shared, lane, task, turn_ends, &mut now);
             lane = same;
             claimed = match turn {
                 Turn::Again(next) => Some(next),
+                Turn::Linger => {
+                    shared.linger(&lane);
+                    now = clock::now();
+                    turn_ends = now.checked_add(shared.config.turn).unwrap_or(now);
+                    shared.start(&lane, now)
+                }
                 Turn::Over => None,
                 Turn::Leave => return,
             };
@@ -85,11 +110,11 @@ fn run(
     let mut turn = Turn::Over;
     let context = TaskContext { lane, task, seq };
     context.task.run(&context, &mut |outcome| {
-        *now = clock::now();
-        let finished = shared.finish(&context.lane, (seq, index), outcome, *now, Some(turn_ends));
+        let finished = shared.finish_turn(&context.lane, (seq, index), outcome, now, turn_ends);
         turn = match finished.next {
             _ if finished.replaced => Turn::Leave,
             Some(next) => Turn::Again(next),
+            None if finished.lingers => Turn::Linger,
             None => Turn::Over,
         };
         finished.counted
@@ -104,6 +129,7 @@ impl Shared {
     /// Uses a lane's token: starts one task, if the lane and its group have a slot.
     fn start(self: &Arc<Self>, lane: &Arc<LaneCell>, now: Instant) -> Option<Claimed<TaskRef>> {
         let mut state = lane.lock_unread();
+        lane.absorb_if_empty(&mut state);
         let mut permit = state.take_granted();
         if permit.is_none()
             && state.core.is_dispatchable()
@@ -131,9 +157,42 @@ impl Shared {
         claimed
     }
 
+    /// Stays with a lane that has nothing left for about as long as it takes to put its token into the channel and to be woken
+    /// by it, or until another lane needs a worker. The caller has the lane's token and uses it afterwards.
+    fn linger(&self, lane: &LaneCell) {
+        for _ in 0..LINGER {
+            if lane.has_mail() || !self.pool.is_quiet() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
     /// Returns whether a worker may go on with the same lane. Nobody else may.
     fn may_stay(&self, stay_until: Option<Instant>, now: Instant) -> bool {
         stay_until.is_some_and(|until| now < until || self.pool.is_quiet())
+    }
+
+    /// Ends a task that a worker ran. While no other lane waits for a worker, nobody needs to know how long this one has been
+    /// there, and the end of the clock's tick is good enough to date the next task.
+    fn finish_turn(
+        self: &Arc<Self>,
+        lane: &Arc<LaneCell>,
+        place: (u64, u32),
+        outcome: Outcome,
+        now: &mut Instant,
+        turn_ends: Instant,
+    ) -> Finished {
+        if outcome == Outcome::Finished && self.pool.is_quiet() {
+            let mut state = lane.lock_unread();
+            if let Some(next) = lane.succeed(&mut state, place, clock::tick()) {
+                drop(state);
+                self.ring();
+                return Finished::followed_by(next);
+            }
+        }
+        *now = clock::now();
+        self.finish(lane, place, outcome, *now, Some(turn_ends))
     }
 
     /// Ends a task that ran. A worker says until when it may stay: until then, or while no other lane
@@ -153,11 +212,7 @@ impl Shared {
         {
             drop(state);
             self.ring();
-            return Finished {
-                counted: true,
-                replaced: false,
-                next: Some(next),
-            };
+            return Finished::followed_by(next);
         }
         let mut steps = Vec::new();
         let ended = state
@@ -167,12 +222,19 @@ impl Shared {
         // Under the lane's lock, so that whoever sees the lane idle sees the place given back, too.
         let handed_to = permit.as_ref().and_then(|group| group.give_back());
         lane.absorb_if_empty(&mut state);
-        let stay = ended == Ended::Counted
-            && state.token == Token::None
-            && state.group().is_none()
-            && state.core.is_dispatchable()
-            && self.may_stay(stay_until, now);
+        let alone =
+            ended == Ended::Counted && state.token == Token::None && state.group().is_none();
+        let stay = alone && state.core.is_dispatchable() && self.may_stay(stay_until, now);
         let next = if stay { state.core.claim(now) } else { None };
+        let lingers = alone
+            && next.is_none()
+            && stay_until.is_some()
+            && state.core.queued() == 0
+            && !state.core.is_paused()
+            && self.pool.is_quiet();
+        if lingers {
+            state.token = Token::Ready;
+        }
         let after = lane.after(&mut state, now);
         drop(state);
         if !stay {
@@ -189,6 +251,7 @@ impl Shared {
                 counted: true,
                 replaced: false,
                 next,
+                lingers,
             },
             Ended::SlotOnly { thread_lost } | Ended::Phantom { thread_lost } => {
                 self.say_late(lane, seq);
@@ -199,12 +262,14 @@ impl Shared {
                     counted: false,
                     replaced: thread_lost,
                     next,
+                    lingers,
                 }
             }
             Ended::Unknown => Finished {
                 counted: false,
                 replaced: false,
                 next,
+                lingers,
             },
         }
     }
