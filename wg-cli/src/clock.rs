@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -20,7 +20,7 @@ pub struct Timestamp(jiff::Timestamp);
 /// Returns the present moment of the wall clock.
 #[must_use]
 pub fn now() -> Timestamp {
-    Timestamp(jiff::Timestamp::now())
+    Timestamp::of_clock(SystemTime::now())
 }
 
 /// Returns the present moment of the steady clock, for deadlines.
@@ -42,6 +42,16 @@ pub fn boot_id() -> Option<&'static str> {
 impl Timestamp {
     /// The start of 1970, for records that bear no time.
     pub const EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
+
+    /// Returns the moment that a clock shows, clamped to what can be written: a clock can be set to anything.
+    fn of_clock(clock: SystemTime) -> Self {
+        let end = if clock < UNIX_EPOCH {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        };
+        Self(jiff::Timestamp::try_from(clock).unwrap_or(end))
+    }
 
     /// Reads an RFC 3339 text, with any offset.
     #[must_use]
@@ -152,7 +162,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::{Timestamp, span};
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn a_time_is_written_with_nanoseconds_and_z_whatever_offset_it_was_read_with() {
@@ -174,6 +184,16 @@ mod tests {
         }
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp::parse(""), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_to_what_no_calendar_has_is_clamped_and_no_panic() {
+        let beyond = Duration::from_secs(1 << 40);
+        let late = Timestamp::of_clock(UNIX_EPOCH + beyond);
+        let early = Timestamp::of_clock(UNIX_EPOCH - beyond);
+        assert!(late.format().starts_with("9999-12-"), "{late}");
+        assert!(early < Timestamp::EPOCH && Timestamp::EPOCH < late);
+        assert_eq!(Timestamp::of_clock(UNIX_EPOCH), Timestamp::EPOCH);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod chat;
 pub mod cli;
 pub mod clock;
+mod columns;
 pub mod daemon;
 pub mod dir_registry;
 pub mod exit_code;

@@ -55,21 +55,29 @@ impl Caller {
                 .ok()
                 .filter(|value| !value.trim().is_empty())
         };
-        let user = variable("WG_USER")
-            .or_else(|| variable("USER"))
-            .unwrap_or_else(|| "unknown".to_owned());
+        let named = variable("WG_USER").or_else(|| variable("USER"));
+        // A record of who decided is worth more than a variable that a service manager or a container leaves out.
+        let who = named.clone().or_else(account);
+        let user = named.unwrap_or_else(|| "unknown".to_owned());
+        let who = who.unwrap_or_else(|| user.clone());
         let chat = variable("WG_CHAT_REF").or_else(|| variable("WG_CHAT_ID"));
         let agent = AGENT_MARKERS
             .iter()
             .find(|(name, _)| variable(name).is_some())
             .map(|(_, agent)| *agent);
         let actor = match (&chat, agent) {
-            (Some(chat), _) => format!("{user} (from {chat})"),
-            (None, Some(agent)) => format!("{user} (from {agent})"),
-            (None, None) => user.clone(),
+            (Some(chat), _) => format!("{who} (from {chat})"),
+            (None, Some(agent)) => format!("{who} (from {agent})"),
+            (None, None) => who,
         };
         Self { actor, user, chat }
     }
+}
+
+/// The name of this process's user.
+fn account() -> Option<String> {
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
+    Some(me.name)
 }
 
 /// A chat that was made.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clock::{self, Timestamp};
+use crate::columns::{self, WIDTH};
 use crate::failure::Failure;
 use crate::names::{ChatState, EventKind};
 use crate::store::events::EventLine;
@@ -82,17 +83,20 @@ impl Explanation {
     /// The explanation for a person, at most 80 columns where the facts allow.
     #[must_use]
     pub fn to_text(&self, now: Timestamp) -> String {
+        self.to_text_within(WIDTH, now)
+    }
+
+    /// As [`Explanation::to_text`], for another width: the time stands at its right end.
+    pub(crate) fn to_text_within(&self, width: usize, now: Timestamp) -> String {
         let name = ChatId(self.chat_id).to_string();
         let head = format!("{name}  {}", self.headline);
         let mut text = match self.since {
             Some(since) => {
                 let span = format!("for {}", clock::span(now.since(since)));
-                format!(
-                    "{head:<width$}{span}\n",
-                    width = 80_usize
-                        .saturating_sub(span.chars().count())
-                        .max(head.chars().count() + 2)
-                )
+                let at = width
+                    .saturating_sub(columns::of(&span))
+                    .max(columns::of(&head) + 2);
+                format!("{}{span}\n", columns::pad(&head, at))
             }
             None => format!("{head}\n"),
         };
@@ -113,16 +117,16 @@ impl Explanation {
             );
         }
         line("next", &self.next);
-        let width = self
+        let commands = self
             .you_can
             .iter()
-            .map(|cure| cure.command.chars().count())
+            .map(|cure| columns::of(&cure.command))
             .max()
             .unwrap_or(0);
         for (n, cure) in self.you_can.iter().enumerate() {
             line(
                 if n == 0 { "you can" } else { "" },
-                &format!("{:<width$}  {}", cure.command, cure.text),
+                &format!("{}  {}", columns::pad(&cure.command, commands), cure.text),
             );
         }
         text

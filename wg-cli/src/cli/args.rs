@@ -64,9 +64,9 @@ Options:
 `wg help VERB`, or --help after any verb, has examples.{after-help}",
     after_help = "\
 Examples:
-  wg up \"hello\"                answer one message, whatever it takes to set up
+  wg up \"hello\"                 answer one message, whatever it takes to set up
   wg chat new --agent claude    a chat with an agent of your choice
-  wg chat send chat-1 \"go on\"  leave a message and do something else
+  wg chat send chat-1 \"go on\"   leave a message and do something else
   wg why                        what is not simply running, and what helps
   wg service purge-chats        end every agent; histories stay
 

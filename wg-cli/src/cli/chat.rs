@@ -53,14 +53,14 @@ pub(super) fn change(
     one: &One,
     verb: fn(&Workspace, ChatId, &Caller) -> Outcome<ChatChange>,
 ) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&one.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&one.chat)?;
     let change = verb(&workspace, chat, &Caller::from_env())?;
     cx.report.done(&change, || change.text.clone())?;
     Ok(ExitCode::Ok)
 }
 
 pub(super) fn create(cx: &Context<'_>, new: New) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     let request = NewChatRequest {
         id: new.id.as_deref().map(wanted_number).transpose()?,
         name: new.name,
@@ -190,7 +190,7 @@ fn mood(state: ChatState) -> Paint {
 }
 
 fn send(cx: &Context<'_>, args: &Send) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&args.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&args.chat)?;
     let text = input::message(&args.message)?;
     let durability = if args.no_sync {
         Durability::NoSync
@@ -219,7 +219,7 @@ fn send(cx: &Context<'_>, args: &Send) -> Outcome {
 }
 
 fn attach_to(cx: &Context<'_>, one: &One) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&one.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&one.chat)?;
     if input::is_terminal() {
         attach::run(cx, &workspace, chat)
     } else {
@@ -228,7 +228,7 @@ fn attach_to(cx: &Context<'_>, one: &One) -> Outcome {
 }
 
 fn delete(cx: &Context<'_>, args: &Delete) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&args.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&args.chat)?;
     if !args.yes {
         confirm(&format!("delete {chat}"), "--yes")?;
     }
@@ -253,7 +253,7 @@ fn flat(cx: &Context<'_>, flat: &Flat, args: &[OsString]) -> Outcome {
         )));
     }
     let text = input::message(given)?;
-    let (workspace, chat) = cx.workspace_and_chat(&flat.coordinator)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&flat.coordinator)?;
     match conversation::ask(
         cx,
         &workspace,

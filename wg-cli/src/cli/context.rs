@@ -41,10 +41,17 @@ impl<'a> Context<'a> {
         self.found().map(|found| found.workspace)
     }
 
+    /// As [`Context::workspace`], for a verb that writes: what belongs to somebody else is theirs to change.
+    pub(super) fn own_workspace(&self) -> Outcome<Workspace> {
+        let workspace = self.workspace()?;
+        workspace.check_owner()?;
+        Ok(workspace)
+    }
+
     /// Loads the graph; a line that could not be read is a warning on stderr.
     pub(super) fn graph(&self, workspace: &Workspace) -> Outcome<Graph> {
         let loaded = Graph::load(workspace)?;
-        for warning in &loaded.warnings {
+        for warning in loaded.told() {
             self.report.note(&format!("warning: {warning}"));
         }
         Ok(loaded.graph)
@@ -58,6 +65,13 @@ impl<'a> Context<'a> {
     /// Finds the workspace and a chat in it.
     pub(super) fn workspace_and_chat(&self, reference: &str) -> Outcome<(Workspace, ChatId)> {
         let workspace = self.workspace()?;
+        let chat = self.chat(&workspace, reference)?;
+        Ok((workspace, chat))
+    }
+
+    /// As [`Context::workspace_and_chat`], for a verb that writes.
+    pub(super) fn own_workspace_and_chat(&self, reference: &str) -> Outcome<(Workspace, ChatId)> {
+        let workspace = self.own_workspace()?;
         let chat = self.chat(&workspace, reference)?;
         Ok((workspace, chat))
     }

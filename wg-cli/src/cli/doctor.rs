@@ -147,8 +147,8 @@ fn graph(
     fix: Fix,
 ) -> Outcome<Vec<Finding>> {
     let mut findings: Vec<Finding> = loaded
-        .warnings
-        .iter()
+        .told()
+        .into_iter()
         .map(|warning| {
             Finding::new("graph", Weight::Warning, warning)
                 .with_advice("correct the line, or take it out; it is never rewritten")

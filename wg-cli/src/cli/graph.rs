@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::args::{List, Show};
 use super::context::Context;
-use super::table::{WIDTH, clip};
+use crate::columns::{available, clip};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::report::{Paint, one_line};
@@ -67,7 +67,7 @@ impl Row {
         };
         clip(
             &one_line(&format!("[{mark}] {} - {}{tags}", self.id, self.title)),
-            WIDTH,
+            available(),
         )
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn run(cx: &Context<'_>, command: &MigrateCommand) -> Outcome {
 }
 
 fn chat_rename(cx: &Context<'_>, dry_run: bool) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     let report = if dry_run {
         cx.graph(&workspace)?.rename_legacy(Dry::Yes)?
     } else {

@@ -54,6 +54,12 @@ pub fn main() -> u8 {
             ),
         );
     }));
+    // A limit of file sizes is then an error of the write, told like any other, and not a death in the middle of it. A handler, unlike
+    // an ignored signal, is not inherited by what is started.
+    let unheeded = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, unheeded) {
+        log::debug!("the signal of too large a file keeps its meaning: {error}");
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // The hook has already told what happened.
     panic::catch_unwind(AssertUnwindSafe(|| run(&args))).unwrap_or(ExitCode::Bug.code())

@@ -36,8 +36,10 @@ struct Planned {
 }
 
 pub(super) fn spawn_task(cx: &Context<'_>, args: &SpawnTask) -> Outcome {
-    let command = spawn_task::command(&cx.workspace()?, &args.id)?;
+    let workspace = cx.workspace()?;
+    let command = spawn_task::command(&workspace, &args.id)?;
     if !args.dry_run {
+        workspace.check_owner()?;
         return Err(command.exec());
     }
     let planned = Planned {

@@ -280,7 +280,7 @@ fn let_the_service_hold_off(workspace: &Workspace, target: &Target) -> Outcome<(
 }
 
 fn release(cx: &Context<'_>, args: &Release) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     let target = Target::find(cx, &workspace, &args.session)?;
     let held = look(&target)?.is_held();
     let holder = live_holder(cx, &target)?;
@@ -336,7 +336,7 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
 fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
     /// How long a process has after SIGTERM, and the kernel after SIGKILL.
     const SIGNAL_GRACE: Duration = Duration::from_secs(10);
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     let target = Target::find(cx, &workspace, &args.session)?;
     let holder = live_holder(cx, &target)?;
     let mut handover = Handover::of(&target, holder.as_ref());

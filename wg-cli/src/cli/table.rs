@@ -1,9 +1,7 @@
-//! Tables that fit 80 columns.
+//! Tables that fit 80 columns, and a narrower terminal.
 
+use crate::columns;
 use crate::report::one_line;
-
-/// The width that every table fits.
-pub(super) const WIDTH: usize = 80;
 
 /// Space between two columns.
 const GAP: usize = 2;
@@ -39,7 +37,7 @@ impl Table {
     /// Returns the lines; `paint` may colour a cell, given its column and its text, after its width is fixed.
     #[must_use]
     pub(super) fn to_text(&self, paint: impl Fn(usize, &str) -> String) -> String {
-        self.to_text_within(WIDTH, paint)
+        self.to_text_within(columns::available(), paint)
     }
 
     /// As [`Table::to_text`], for another width.
@@ -52,7 +50,7 @@ impl Table {
         let mut widths: Vec<usize> = self.headings.iter().map(|heading| heading.len()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(columns::of(cell));
             }
         }
         // The widest column pays first, so that ids and states stay whole.
@@ -88,12 +86,10 @@ fn push_row(
     let mut line = String::new();
     let mut owed = 0;
     for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = clip(cell, width);
+        let cell = columns::clip(cell, width);
         line.push_str(&" ".repeat(owed));
-        owed = width - cell.chars().count() + GAP;
-        if cell.is_empty() {
-            owed += 0;
-        } else {
+        owed = width - columns::of(&cell) + GAP;
+        if !cell.is_empty() {
             line.push_str(&paint(column, &cell));
         }
     }
@@ -101,20 +97,10 @@ fn push_row(
     text.push('\n');
 }
 
-/// Returns the text in at most `width` characters, with `…` where something was cut.
-#[must_use]
-pub(super) fn clip(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut clipped: String = text.chars().take(width.saturating_sub(1)).collect();
-    clipped.push('…');
-    clipped
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Table, WIDTH, clip};
+    use super::Table;
+    use crate::columns::{self, WIDTH};
 
     #[test]
     fn a_table_fits_the_width_and_cuts_its_widest_column() {
@@ -129,9 +115,14 @@ mod tests {
             "idle".into(),
             "short\nand two lines".into(),
         ]);
-        let text = table.to_text(|_, cell| cell.to_owned());
+        table.row(&[
+            "chat-2".into(),
+            "idle".into(),
+            "日本語の名前のチャット".repeat(6),
+        ]);
+        let text = table.to_text_within(WIDTH, |_, cell| cell.to_owned());
         assert!(
-            text.lines().all(|line| line.chars().count() <= WIDTH),
+            text.lines().all(|line| columns::of(line) <= WIDTH),
             "{text}"
         );
         assert!(
@@ -146,18 +137,12 @@ mod tests {
         let mut table = Table::new(&["A", "B"]);
         table.row(&["x".into(), "y".into()]);
         assert_eq!(
-            table.to_text(|column, cell| if column == 0 {
+            table.to_text_within(WIDTH, |column, cell| if column == 0 {
                 format!("<{cell}>")
             } else {
                 cell.to_owned()
             }),
             "A  B\n<x>  y\n"
         );
-    }
-
-    #[test]
-    fn clip_counts_characters() {
-        assert_eq!(clip("größe", 5), "größe");
-        assert_eq!(clip("größer", 5), "größ…");
     }
 }

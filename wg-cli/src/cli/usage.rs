@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::io::Write;
 
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::args::Cli;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::report::{Colour, Report, Voice};
@@ -44,7 +46,9 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
                 verbose: 0,
                 colour,
             })
-            .failure(&Failure::new(ExitCode::Usage, cause(error)).with_cure(cure(error)));
+            .failure(
+                &Failure::new(ExitCode::Usage, cause(error, args)).with_cure(cure(error, args)),
+            );
             ExitCode::Usage
         }
     }
@@ -69,7 +73,11 @@ fn wants_json(args: &[OsString]) -> bool {
 }
 
 /// The first paragraph of clap's words, as one sentence.
-fn cause(error: &clap::Error) -> String {
+fn cause(error: &clap::Error, args: &[OsString]) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Its first paragraph is what the verb is for.
+        return format!("something is missing after `{}`", verb_of(args));
+    }
     let rendered = error.render().to_string();
     let first: Vec<&str> = rendered
         .lines()
@@ -78,13 +86,22 @@ fn cause(error: &clap::Error) -> String {
         .collect();
     let sentence = first.join(" ");
     let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
-    // clap quotes as 'x'; this house quotes as `x`.
-    sentence.replace('\'', "`")
+    // clap quotes as 'x'; this house quotes as `x`, and says of a number what it should be.
+    sentence
+        .replace('\'', "`")
+        .replace(
+            "invalid digit found in string",
+            "a whole number is wanted here",
+        )
+        .replace(
+            "number too large to fit in target type",
+            "the number is too large",
+        )
 }
 
 /// The nearest word that would have been right, and where help stands.
-fn cure(error: &clap::Error) -> String {
-    let help = format!("{} --help", command_path(error));
+fn cure(error: &clap::Error, args: &[OsString]) -> String {
+    let help = format!("{} --help", command_path(error, args));
     let near = [
         ContextKind::SuggestedSubcommand,
         ContextKind::SuggestedArg,
@@ -105,12 +122,15 @@ fn cure(error: &clap::Error) -> String {
 }
 
 /// `wg chat` of the usage line `Usage: wg chat [OPTIONS] …`, so that the help named is the nearest one.
-fn command_path(error: &clap::Error) -> String {
+fn command_path(error: &clap::Error, args: &[OsString]) -> String {
     let rendered = error.render().to_string();
-    let usage = rendered
+    let Some(usage) = rendered
         .lines()
         .find_map(|line| line.trim().strip_prefix("Usage: "))
-        .unwrap_or("wg");
+    else {
+        // A value that is wrong is told without the usage.
+        return verb_of(args);
+    };
     let words: Vec<&str> = usage
         .split(' ')
         .take_while(|word| {
@@ -124,17 +144,40 @@ fn command_path(error: &clap::Error) -> String {
     }
 }
 
+/// The verb that a command line begins with: `wg chat send`.
+fn verb_of(args: &[OsString]) -> String {
+    let root = Cli::command();
+    let mut verb = &root;
+    let mut path = "wg".to_owned();
+    let mut words = args.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "--dir" || word == "--color" {
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            let Some(below) = verb.find_subcommand(word) else {
+                break;
+            };
+            path.push(' ');
+            path.push_str(below.get_name());
+            verb = below;
+        }
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::{cause, cure};
     use crate::cli::args::Cli;
     use clap::Parser;
+    use std::ffi::OsString;
 
     #[track_caller]
     fn told(args: &[&str], expected_cause: &str, expected_cure: &str) {
         let error = Cli::try_parse_from(args).expect_err("the command line is wrong");
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         assert_eq!(
-            (cause(&error).as_str(), cure(&error).as_str()),
+            (cause(&error, &args).as_str(), cure(&error, &args).as_str()),
             (expected_cause, expected_cure)
         );
     }
@@ -160,6 +203,37 @@ mod tests {
             &["wg", "list", "--jsn"],
             "unexpected argument `--jsn` found",
             "did you mean --json? wg list --help",
+        );
+    }
+
+    #[test]
+    fn a_value_that_does_not_parse_names_the_help_of_its_own_verb() {
+        told(
+            &[
+                "wg", "--dir", "chat", "session", "release", "0", "--wait", "soon",
+            ],
+            "invalid value `soon` for `--wait <TIME>`: a time is a number of seconds such as 10 or 0.5, or has a unit: 500ms, 30s, \
+             2m, 1h",
+            "wg session release --help",
+        );
+        told(
+            &["wg", "chat", "read", "0", "-n", "abc"],
+            "invalid value `abc` for `--last <N>`: a whole number is wanted here",
+            "wg chat read --help",
+        );
+        told(
+            &["wg", "--color", "pink", "list"],
+            "invalid value `pink` for `--color <WHEN>` [possible values: auto, always, never]",
+            "wg list --help",
+        );
+    }
+
+    #[test]
+    fn a_verb_that_needs_another_word_says_so_and_not_what_it_is_for() {
+        told(
+            &["wg", "--json", "migrate"],
+            "something is missing after `wg migrate`",
+            "wg migrate --help",
         );
     }
 }

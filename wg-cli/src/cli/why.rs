@@ -20,7 +20,11 @@ pub(super) fn run(cx: &Context<'_>, args: &Why) -> Outcome {
         if explanations.is_empty() {
             return "nothing needs an explanation: every chat is running or idle".to_owned();
         }
-        let texts: Vec<String> = explanations.iter().map(|one| one.to_text(now)).collect();
+        let width = crate::columns::available();
+        let texts: Vec<String> = explanations
+            .iter()
+            .map(|one| one.to_text_within(width, now))
+            .collect();
         texts.join("\n")
     })?;
     Ok(ExitCode::Ok)

@@ -8,6 +8,7 @@ use super::args::Init;
 use super::context::Context;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
+use crate::store::discover::{ELSEWHERE, NO_CURRENT_DIRECTORY};
 use crate::store::workspace::{Surroundings, Workspace};
 
 #[derive(Debug, Serialize)]
@@ -55,7 +56,9 @@ pub(super) fn make(cx: &Context<'_>) -> Outcome<Workspace> {
     let at = match named {
         Some(dir) => dir,
         None => std::env::current_dir().map_err(|error| {
-            Failure::new(ExitCode::System, "failed to find the current directory").caused_by(error)
+            Failure::new(ExitCode::System, NO_CURRENT_DIRECTORY)
+                .caused_by(error)
+                .with_cure(ELSEWHERE)
         })?,
     };
     Workspace::init(&at)

@@ -25,12 +25,13 @@ use crate::store::workspace::Workspace;
 /// How long the leftovers of one dead handler may take to be gone.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
-/// Takes the workspace's chats over.
+/// Takes the workspace's chats over. Where the settings were changed while no daemon looked, the chats are told as at a reload: what
+/// was parked for a fault in them is tried again.
 ///
 /// # Errors
 ///
 /// The graph cannot be read or migrated; an unreadable graph never reads as "no chats".
-pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failure> {
     sweep_temporaries(daemon);
     migrate(daemon)?;
     let live = enroll(daemon)?;
@@ -46,6 +47,11 @@ pub(super) fn boot(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     }
     for chat in live.difference(&adopted) {
         first_look(daemon, *chat);
+    }
+    if reconfigured {
+        for chat in &live {
+            daemon.driver().config_changed(unit_of(*chat));
+        }
     }
     // Made while the others were being looked at, and told that nothing starts yet.
     for chat in daemon.units() {
@@ -115,7 +121,7 @@ fn migrate(daemon: &Daemon) -> Result<(), Failure> {
 /// Reads the graph and takes every chat into account; returns those that may run.
 fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
     let loaded = Graph::load(&daemon.workspace)?;
-    for warning in &loaded.warnings {
+    for warning in loaded.told() {
         log::warn!("{warning}");
     }
     let mut verdicts = daemon.events.last_verdicts();

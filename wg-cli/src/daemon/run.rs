@@ -31,6 +31,7 @@ use crate::ipc::protocol::Reply;
 use crate::ipc::server::{Answer, Limits, Server};
 use crate::names::EventKind;
 use crate::store::config::Config;
+use crate::store::error::of_lock;
 use crate::store::events::EventLog;
 use crate::store::graph::ChatId;
 use crate::store::service_state::ServiceState;
@@ -123,7 +124,7 @@ fn run_inner(
         .foreground
         .then(ServiceManager::of_this_process)
         .flatten();
-    let config = Config::put_in_force(workspace)?;
+    let (config, reconfigured) = Config::put_in_force_and_compare(workspace)?;
     DaemonLog::open(
         &workspace.daemon_log_path(),
         config.service.log_max_size,
@@ -165,7 +166,7 @@ fn run_inner(
             .map_err(|e| system("failed to watch the inboxes", e))?
     };
     drop(daemon.watch.set(watch));
-    boot::boot(&daemon)?;
+    boot::boot(&daemon, reconfigured)?;
     daemon.event(
         EventKind::DaemonStarted,
         None,
@@ -209,9 +210,7 @@ pub(super) fn lock_service(workspace: &Workspace) -> Result<Result<SessionLock, 
     match SessionLock::try_acquire(&dir, Kind::Other("wg-daemon".to_owned())) {
         Ok(lock) => Ok(Ok(lock)),
         Err(AcquireError::Held { holder, .. }) => Ok(Err(holder.map_or(0, |holder| holder.pid))),
-        Err(e) => {
-            Err(Failure::new(ExitCode::System, "failed to take the service lock").caused_by(e))
-        }
+        Err(e) => Err(of_lock("failed to take the service lock", e)),
     }
 }
 

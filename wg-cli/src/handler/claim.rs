@@ -10,6 +10,7 @@ use session_lock::{AcquireError, HeldReason, Holder, Kind, SessionLock, Wait, Wa
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::store::error::of_lock;
 
 use super::ears::{Ears, Heard};
 use super::{mark, tree};
@@ -150,13 +151,12 @@ fn failure(chat: &str, error: AcquireError) -> Failure {
         return Failure::new(ExitCode::Held, message)
             .with_cure(format!("wg session release {chat}"));
     }
-    let code = if matches!(error, AcquireError::Io { .. }) {
-        ExitCode::System
-    } else {
-        // What stands in the way stays there until somebody changes it.
-        ExitCode::Config
-    };
-    Failure::new(code, format!("failed to lock the session of {chat}")).caused_by(error)
+    let message = format!("failed to lock the session of {chat}");
+    if matches!(error, AcquireError::Io { .. }) {
+        return of_lock(message, error);
+    }
+    // What stands in the way stays there until somebody changes it.
+    Failure::new(ExitCode::Config, message).caused_by(error)
 }
 
 /// Ends what an earlier handler of this chat left behind, if that is all that these processes are.

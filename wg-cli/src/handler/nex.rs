@@ -67,6 +67,7 @@ fn kind(call: Call) -> Option<Kind> {
 /// Fails with [`ExitCode::Held`] where another handler has the session, with [`ExitCode::Config`] where the chat's agent
 /// is not configured well, and with [`ExitCode::System`] where the session cannot be read or written.
 pub fn run(options: NexOptions) -> Result<ExitCode, Failure> {
+    options.workspace.check_owner()?;
     let call = Call {
         chat: options.chat.is_some(),
         autonomous: options.autonomous,

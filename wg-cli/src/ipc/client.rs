@@ -17,6 +17,7 @@ use super::protocol::{PROTOCOL_VERSION, Reply, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::patience::Patience;
+use crate::store::StoreError;
 use crate::store::workspace::Workspace;
 
 /// How long a plain request may take before the daemon counts as stuck.
@@ -24,6 +25,9 @@ pub const CALL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a daemon may take to greet before it counts as one that does not answer: it greets without taking any lock.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long even somebody without any patience waits for an answer: less tells nothing of a service.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -72,7 +76,20 @@ impl From<ConnectError> for Failure {
             ConnectError::NotRunning => failure,
             ConnectError::Deaf => failure.with_cure("wg service stop --force"),
             ConnectError::Place(place) => place,
-            ConnectError::Io { source, .. } => failure.caused_by(source),
+            ConnectError::Io { path, source }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                let doing = "connect to";
+                StoreError::Io {
+                    doing,
+                    path,
+                    source,
+                }
+                .into()
+            }
+            ConnectError::Io { source, .. } => failure
+                .caused_by(source)
+                .with_cure("wg service logs says more; wg service stop --force ends it"),
         }
     }
 }
@@ -256,6 +273,7 @@ impl Client {
         patience: Duration,
         told: &mut dyn FnMut(&Value),
     ) -> Result<Map<String, Value>, CallError> {
+        let patience = patience.max(SHORTEST_PATIENCE);
         let until = Instant::now() + patience;
         if let Err(error) = self.send(request, patience) {
             // A daemon that hangs up in the middle of a request may have said why before.
@@ -419,7 +437,7 @@ impl Attachment {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::thread;
     use std::time::Duration;
 
@@ -453,6 +471,25 @@ mod tests {
             Client::connect_to(&path, LONG),
             Err(ConnectError::NotRunning)
         ));
+    }
+
+    #[test]
+    fn a_caller_without_patience_is_greeted_all_the_same() {
+        let (ours, mut daemons) = UnixStream::pair().unwrap();
+        let greeting = Reply::of(json!({ "pid": 4711 })).to_line();
+        daemons.write_all(&greeting).unwrap();
+        let client = Client::greet(ours, Duration::ZERO).unwrap();
+        assert_eq!(client.daemon_pid(), Some(4711));
+    }
+
+    #[test]
+    fn a_socket_that_is_closed_to_us_is_somebody_elses_and_no_service_that_is_down() {
+        let refused = Failure::from(ConnectError::Io {
+            path: "/proc/1/nothing".into(),
+            source: std::io::Error::from(std::io::ErrorKind::PermissionDenied),
+        });
+        assert_eq!(refused.code, ExitCode::NotPermitted);
+        assert_ne!(refused.cure(), Some("wg service start"));
     }
 
     #[test]

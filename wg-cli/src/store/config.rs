@@ -187,11 +187,21 @@ impl Config {
     /// # Errors
     /// As [`Config::load`]; the copy is as it was then.
     pub fn put_in_force(workspace: &Workspace) -> Result<Self, Failure> {
+        Self::put_in_force_and_compare(workspace).map(|(config, _)| config)
+    }
+
+    /// As [`Config::put_in_force`], and says whether others were in force before.
+    ///
+    /// # Errors
+    /// As [`Config::put_in_force`].
+    pub fn put_in_force_and_compare(workspace: &Workspace) -> Result<(Self, bool), Failure> {
         let path = workspace.config_path();
         let bytes = files::read_following(&path)?.unwrap_or_default();
         let config = Self::of_bytes(&bytes, &path)?;
-        files::replace_atomically(&workspace.config_in_force_path(), &bytes)?;
-        Ok(config)
+        let in_force = workspace.config_in_force_path();
+        let changed = files::read_following(&in_force)?.is_some_and(|before| before != bytes);
+        files::replace_atomically(&in_force, &bytes)?;
+        Ok((config, changed))
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {

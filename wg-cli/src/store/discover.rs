@@ -7,6 +7,12 @@ use super::workspace::{GRAPH, NAMES, Workspace, is_named_like_one};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
+/// What is said where the directory in which a process stands was removed under it, or is closed to it.
+pub(crate) const NO_CURRENT_DIRECTORY: &str = "the current directory is gone, or closed to you";
+
+/// What helps there.
+pub(crate) const ELSEWHERE: &str = "cd to one that is there, or name a workspace with --dir";
+
 /// A workspace and why it is this one.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -97,10 +103,11 @@ impl Workspace {
                 reason: "the one in the home directory",
             });
         }
-        Err(
-            Failure::new(ExitCode::Failed, "there is no workspace here or above")
-                .with_cure("wg init, or wg up"),
-        )
+        let (message, cure) = match around.cwd {
+            Some(_) => ("there is no workspace here or above", "wg init, or wg up"),
+            None => (NO_CURRENT_DIRECTORY, ELSEWHERE),
+        };
+        Err(Failure::new(ExitCode::Failed, message).with_cure(cure))
     }
 }
 

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use session_lock::AcquireError;
+
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -167,10 +169,24 @@ impl From<StoreError> for Failure {
             StoreError::NotARegularFile { .. } => Self::new(ExitCode::Config, message).with_cure(
                 "move it away; wg follows no links and opens no pipes among its own files",
             ),
-            StoreError::AlreadyExists { .. } | StoreError::NotFound { .. } => {
-                Self::new(ExitCode::Failed, message)
-            }
+            StoreError::AlreadyExists { .. } => Self::new(ExitCode::Failed, message)
+                .with_cure("--id chat-N takes a number that is free"),
+            StoreError::NotFound { .. } => Self::new(ExitCode::Failed, message),
         }
+    }
+}
+
+/// A lock that could not be looked at or taken, with the cause, the code and the cure that any other file has.
+pub(crate) fn of_lock(message: impl Into<String>, error: AcquireError) -> Failure {
+    let (code, cure) = if let AcquireError::Io { source, path, .. } = &error {
+        refused_by_the_system(source, path)
+    } else {
+        (ExitCode::System, None)
+    };
+    let failure = Failure::new(code, message).caused_by(error);
+    match cure {
+        Some(cure) => failure.with_cure(cure),
+        None => failure,
     }
 }
 
@@ -192,6 +208,10 @@ fn refused_by_the_system(source: &io::Error, path: &Path) -> (ExitCode, Option<S
                 "the disk is full: make room and try again; what was accepted before is on it"
                     .to_owned(),
             ),
+        ),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => (
+            ExitCode::System,
+            Some("something else stands in its place: move it away".to_owned()),
         ),
         // The standard library has no word for these two.
         io::ErrorKind::Other | _ if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) => (

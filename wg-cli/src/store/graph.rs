@@ -39,6 +39,24 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+impl Loaded {
+    /// The warnings as they are told: the first few whole, the rest as a number. A file that is no graph at all has thousands.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        const TOLD: usize = 5;
+        let mut told: Vec<String> = self.warnings.iter().take(TOLD).cloned().collect();
+        if let Some(more) = self
+            .warnings
+            .len()
+            .checked_sub(TOLD)
+            .filter(|more| *more > 0)
+        {
+            told.push(format!("{more} more line(s) like these were skipped"));
+        }
+        told
+    }
+}
+
 /// What a new chat is to be.
 #[derive(Debug, Clone, Default)]
 pub struct NewChat {

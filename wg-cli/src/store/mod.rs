@@ -8,7 +8,7 @@ pub mod chat_state;
 mod chat_task;
 pub mod config;
 mod cursor;
-mod discover;
+pub(crate) mod discover;
 pub mod error;
 pub mod events;
 pub mod exit_record;

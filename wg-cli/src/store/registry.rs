@@ -12,6 +12,9 @@ use super::graph::ChatId;
 use super::{StoreError, Workspace};
 use crate::clock;
 
+/// The registry's name in the directory of all sessions.
+pub(crate) const FILE_NAME: &str = "sessions.json";
+
 /// The field that holds the sessions.
 const SESSIONS: &str = "sessions";
 

@@ -107,6 +107,8 @@ fn fault(reference: &str) -> Option<&'static str> {
         Some("it is longer than 255 bytes")
     } else if reference.contains(['/', '\\']) {
         Some("it contains a path separator")
+    } else if reference == "." {
+        Some("it is a directory's name for itself")
     } else if reference.contains("..") {
         Some("it contains `..`")
     } else if reference.chars().any(char::is_control) {

@@ -168,7 +168,7 @@ impl Workspace {
     /// Returns the earlier tool's registry of sessions.
     #[must_use]
     pub fn registry_path(&self) -> PathBuf {
-        self.chat_root().join("sessions.json")
+        self.chat_root().join(super::registry::FILE_NAME)
     }
 
     /// Returns the directory of the service's own files.

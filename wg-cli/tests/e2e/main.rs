@@ -34,6 +34,7 @@ mod service_manager;
 mod session_check;
 mod states;
 mod succession;
+mod surroundings;
 mod terminal;
 mod tree;
 mod tui_driven;

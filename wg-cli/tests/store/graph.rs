@@ -501,3 +501,13 @@ fn one_chat_of_the_graph_is_the_same_as_in_the_whole_of_it() {
         assert_eq!(format!("{one:?}"), format!("{:?}", whole.chat(id)), "{id}");
     }
 }
+
+#[test]
+fn a_file_that_is_no_graph_is_told_in_a_few_lines() {
+    let loaded = Graph::parse("no graph\n".repeat(1_000).as_bytes(), "graph.jsonl");
+    let told = loaded.told();
+    assert_eq!((loaded.warnings.len(), told.len()), (1_000, 6));
+    assert_eq!(told[5], "995 more line(s) like these were skipped");
+    let few = Graph::parse("no graph\n".repeat(5).as_bytes(), "graph.jsonl");
+    assert_eq!(few.told(), few.warnings);
+}

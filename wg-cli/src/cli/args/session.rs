@@ -59,7 +59,13 @@ Examples:
   wg session new scratch")]
     New(New),
     /// Give a session another name, or take one away
-    #[command(arg_required_else_help = true)]
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  wg session alias add scratch notes
+  wg session alias rm notes"
+    )]
     Alias(Alias),
     /// Remove a session that nobody holds and no chat needs, with its history
     #[command(after_help = "\

@@ -23,7 +23,7 @@ struct Retried {
 }
 
 pub(super) fn run(cx: &Context<'_>, args: &Retry) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&args.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&args.chat)?;
     let dir = resolve::session_dir(&workspace, chat, Make::No)?;
     let inbox = messages::read_after(&dir, Side::Inbox, 0)?.messages;
     let outbox = messages::read_after(&dir, Side::Outbox, 0)?.messages;

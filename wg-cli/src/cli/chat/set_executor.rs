@@ -10,7 +10,7 @@ use crate::failure::Outcome;
 use crate::ipc::{Client, ConnectError, Request};
 
 pub(in crate::cli) fn run(cx: &Context<'_>, args: &SetExecutor) -> Outcome {
-    let (workspace, chat) = cx.workspace_and_chat(&args.chat)?;
+    let (workspace, chat) = cx.own_workspace_and_chat(&args.chat)?;
     let request = Request::SetChatExecutor {
         chat_id: chat.0,
         executor: args.executor.clone(),

@@ -325,7 +325,7 @@ impl LockView {
                 if let Some(command) = &holder.command {
                     lines.push(format!(
                         "  command   {}",
-                        super::super::table::clip(&crate::report::one_line(command), 66)
+                        crate::columns::clip(&crate::report::one_line(command), 66)
                     ));
                 }
                 if let Some(cwd) = &holder.cwd {

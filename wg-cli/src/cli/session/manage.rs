@@ -27,7 +27,7 @@ struct Made {
 
 /// Makes a session. Where the earlier tool keeps a registry it is registered there, elsewhere its directory's name is its name.
 pub(super) fn new(cx: &Context<'_>, args: &New) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     must_be_free(cx, &workspace, &args.alias)?;
     let made = files::locked(&Registry::lock_path(&workspace), || {
         let Some(mut registry) = Registry::load(&workspace)? else {
@@ -56,6 +56,12 @@ pub(super) fn new(cx: &Context<'_>, args: &New) -> Outcome {
 /// A name that leads to one thing must not lead to two.
 fn must_be_free(cx: &Context<'_>, workspace: &Workspace, alias: &str) -> Outcome<()> {
     resolve::check_reference(alias)?;
+    if alias.trim() != alias {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!("`{alias}` cannot be a session's name: it begins or ends with a space"),
+        ));
+    }
     let taken = |what: String| {
         Err(
             Failure::new(ExitCode::Failed, format!("`{alias}` already means {what}"))
@@ -65,6 +71,10 @@ fn must_be_free(cx: &Context<'_>, workspace: &Workspace, alias: &str) -> Outcome
     if alias.starts_with('.') || ChatId::from_any_form(alias).is_some() || registry::is_uuid(alias)
     {
         return taken("a chat or a session's uuid".to_owned());
+    }
+    // A session's directory stands beside the registry, its lock and what a save of it leaves for a moment.
+    if alias.starts_with(registry::FILE_NAME) {
+        return taken("a file of the workspace".to_owned());
     }
     let graph = cx.graph(workspace)?;
     if let Some(chat) = graph
@@ -94,7 +104,7 @@ pub(super) fn alias(cx: &Context<'_>, command: &AliasCommand) -> Outcome {
 }
 
 fn add_alias(cx: &Context<'_>, session: &str, alias: &str) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     must_be_free(cx, &workspace, alias)?;
     let target = Target::find(cx, &workspace, session)?;
     let uuid = target
@@ -120,7 +130,7 @@ fn add_alias(cx: &Context<'_>, session: &str, alias: &str) -> Outcome {
 }
 
 fn remove_alias(cx: &Context<'_>, alias: &str) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     resolve::check_reference(alias)?;
     if ChatId::from_any_form(alias).is_some() {
         return Err(Failure::new(
@@ -178,7 +188,7 @@ struct Removed {
 
 /// Removes a session. Its lock is held meanwhile, so that nobody serves what is going away.
 pub(super) fn rm(cx: &Context<'_>, args: &Rm) -> Outcome {
-    let workspace = cx.workspace()?;
+    let workspace = cx.own_workspace()?;
     let target = Target::find(cx, &workspace, &args.session)?;
     if let Some(chat) = target.chat {
         must_be_deleted(cx, &workspace, chat)?;

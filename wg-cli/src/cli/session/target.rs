@@ -34,7 +34,8 @@ impl Target {
             return Ok(Self::of_session(workspace, &session));
         }
         let dir = workspace.chat_root().join(reference);
-        if dir.is_dir() {
+        // A link is not followed: what it leads to is no session of ours.
+        if !is_set_aside(reference) && dir.symlink_metadata().is_ok_and(|there| there.is_dir()) {
             return Ok(Self {
                 name: reference.to_owned(),
                 chat: None,
@@ -107,12 +108,16 @@ fn unregistered(workspace: &Workspace, known: &[Target]) -> Vec<Target> {
             chat: None,
             dir: entry.path(),
         })
-        // The earlier tool's archive, and what `rm` was about to remove when it was killed.
-        .filter(|found| found.name != ".archive" && !found.name.starts_with(".removed-"))
+        .filter(|found| !is_set_aside(&found.name))
         .filter(|found| known.iter().all(|target| target.dir != found.dir))
         .collect();
     found.sort_by(|one, other| one.name.cmp(&other.name));
     found
+}
+
+/// Whether a directory is the earlier tool's archive, or what `rm` was about to remove when it was killed.
+fn is_set_aside(name: &str) -> bool {
+    name == ".archive" || name.starts_with(".removed-")
 }
 
 /// The session with this alias, this uuid, or the only one whose uuid starts so.

@@ -1,7 +1,8 @@
 //! What stands on the screen: a pure function of what is known, of a width and of a height.
 
 use super::memory;
-use crate::cli::table::{Table, clip};
+use crate::cli::table::Table;
+use crate::columns::{clip, of_char, pad};
 use crate::names::ChatState;
 use crate::ops::ChatRow;
 use crate::report::{Paint, one_line, paint_for_a_terminal};
@@ -126,7 +127,7 @@ impl Screen {
         self.selected = self.selected.saturating_add_signed(by).min(last);
     }
 
-    /// The picture: at most `height` lines of at most `width` characters.
+    /// The picture: at most `height` lines of at most `width` columns.
     pub(super) fn lines(&self, width: usize, height: usize) -> Vec<String> {
         let mut picture = vec![paint_for_a_terminal(
             Paint::Strong,
@@ -197,7 +198,7 @@ impl Screen {
         shown.extend(chats.map(|(at, line)| {
             let line = clip(line, width);
             if at == self.selected {
-                paint_for_a_terminal(Paint::Chosen, &format!("{line:<width$}"))
+                paint_for_a_terminal(Paint::Chosen, &pad(&line, width))
             } else {
                 line
             }
@@ -208,19 +209,29 @@ impl Screen {
 
 /// A long line as several, broken between words where it can be.
 fn fold(line: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
     let mut rest: Vec<char> = line.chars().collect();
     let mut folded = Vec::new();
-    while rest.len() > width {
-        let at = rest[..width]
+    loop {
+        let mut taken = 0;
+        let fits = rest
+            .iter()
+            .take_while(|c| {
+                taken += of_char(**c);
+                taken <= width
+            })
+            .count();
+        if fits == rest.len() {
+            folded.push(rest.into_iter().collect());
+            return folded;
+        }
+        let at = rest[..fits]
             .iter()
             .rposition(|c| *c == ' ')
             .filter(|at| *at > 0)
-            .unwrap_or(width);
+            // Where not even one sign fits, one is shown all the same.
+            .unwrap_or(fits.max(1));
         folded.push(rest.drain(..at).collect());
     }
-    folded.push(rest.into_iter().collect());
-    folded
 }
 
 #[cfg(test)]
@@ -235,7 +246,9 @@ mod tests {
             row: ChatRow {
                 chat_id,
                 task_id: format!(".chat-{chat_id}"),
-                title: "a title\x1b[2J that is longer than any narrow terminal is wide".into(),
+                title:
+                    "a title\x1b[2J 日本語の名前 that is longer than any narrow terminal is wide"
+                        .into(),
                 name: None,
                 state: ChatState::Running,
                 waits_for: None,
@@ -280,7 +293,7 @@ mod tests {
             );
             for line in &picture {
                 assert!(
-                    plain(line).chars().count() <= width,
+                    crate::columns::of(&plain(line)) <= width,
                     "{width}x{height}: {line:?}"
                 );
                 assert!(!plain(line).chars().any(char::is_control), "{line:?}");
