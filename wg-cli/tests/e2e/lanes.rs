@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::golden;
-use crate::process::wait_gone;
+use crate::process::{Process, wait_gone};
 use crate::world::{WATCHDOG, World};
 
 /// A connection as a handler has one.
@@ -247,5 +247,59 @@ fn commands_of_one_chat_wait_for_each_other_and_delay_nobody_else() {
     world.sh("echo now > go", b"");
     assert_eq!(stop.line()["ok"], true);
     assert_eq!(resume.line()["ok"], true);
+    world.stop();
+}
+
+/// How many handlers were alive at one instant before they had their sessions, at the least: all that are listed were there before the
+/// first record was read, and who has no record then had none before.
+fn starting(world: &World) -> usize {
+    let handlers = world.handlers();
+    let is_starting = |handler: &&Process| {
+        let Some(chat) = handler.session().and_then(|mark| chat_of(&mark)) else {
+            return false;
+        };
+        let record = world.path(&format!(".wg/chat/.chat-{chat}/.handler.pid"));
+        let record = fs::read_to_string(record).unwrap_or_default();
+        let has_session = record
+            .split_whitespace()
+            .any(|word| word == handler.pid.to_string());
+        !has_session && Process::look_at(handler.pid).is_some()
+    };
+    handlers.iter().filter(is_starting).count()
+}
+
+/// The number of the chat whose mark this is (`<workspace>/chat-<n>/<nonce>`).
+fn chat_of(mark: &str) -> Option<u32> {
+    let chat = mark.rsplit('/').nth(1)?;
+    chat.strip_prefix("chat-")?.parse().ok()
+}
+
+#[test]
+fn boot_starts_no_more_handlers_at_a_time_than_it_may() {
+    const CHATS: usize = 12;
+    let settings = "[service]\nmax_starts = 2\n";
+    let world = service(settings, u32::try_from(CHATS).unwrap());
+    world.wg(&["service", "stop"]).ok();
+    for chat in 0..CHATS {
+        world.wg(&["chat", "send", &chat.to_string(), "hi"]).ok();
+    }
+    let daemon = world.start(&["service", "start"]);
+    let mut most = 0;
+    // Each start is written down here when its process is there.
+    world.wait_for_file(".wg/service/events.jsonl", |events| {
+        most = most.max(starting(&world));
+        events.matches(r#""event":"turn_finished""#).count() == CHATS
+    });
+    daemon.finish().ok();
+    // A start that takes ten seconds gives its place away, and says so.
+    let log = world.read(".wg/service/daemon.log");
+    let given_away = log
+        .lines()
+        .filter(|line| line.contains("lane slot reclaimed") && line.contains("lane=starts"))
+        .count();
+    assert!(
+        (1..=2 + given_away).contains(&most),
+        "{most} handlers started at a time, {given_away} gave their places away"
+    );
     world.stop();
 }
