@@ -5,6 +5,8 @@ use crate::report::one_line;
 
 /// Space between two columns.
 const GAP: usize = 2;
+/// What the first column keeps on any terminal: the name there is typed again.
+const NAME: usize = 24;
 
 /// Rows under headings; the widest column gives way where the line would be too long.
 #[derive(Debug)]
@@ -55,12 +57,11 @@ impl Table {
         }
         // The widest column pays first, so that ids and states stay whole.
         while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > limit {
-            let Some(widest) = (0..widths.len()).max_by_key(|&column| widths[column]) else {
+            let may_shrink = |&column: &usize| widths[column] > if column == 0 { NAME } else { 4 };
+            let shrinking = (0..widths.len()).filter(may_shrink);
+            let Some(widest) = shrinking.max_by_key(|&column| widths[column]) else {
                 break;
             };
-            if widths[widest] <= 4 {
-                break;
-            }
             widths[widest] -= 1;
         }
         let mut text = String::new();
@@ -130,6 +131,16 @@ mod tests {
             "{text}"
         );
         assert!(text.contains('…'));
+    }
+
+    #[test]
+    fn a_narrow_terminal_never_cuts_what_is_typed_again() {
+        let mut table = Table::new(&["CHAT", "STATE", "TITLE"]);
+        table.row(&["chat-1000000".into(), "running".into(), "a title".into()]);
+        for limit in [0, 12, 20, 30] {
+            let text = table.to_text_within(limit, |_, cell| cell.to_owned());
+            assert!(text.contains("\nchat-1000000  "), "{limit}: {text}");
+        }
     }
 
     #[test]
