@@ -182,8 +182,16 @@ Examples:
     /// Chats: make, list, talk, stop, retire; `wg chat MESSAGE` sends and waits
     Chat(Box<chat::Chat>),
     /// The session locks: who holds a chat, and how to get it
+    #[command(after_help = "\
+Examples:
+  wg session list
+  wg session release chat-3")]
     Session(session::Session),
     /// The service that keeps the chats alive
+    #[command(after_help = "\
+Examples:
+  wg service start
+  wg service status")]
     Service(Box<service::Service>),
     /// Say why a chat is in its state, what comes next and what you can do
     #[command(after_help = "\
@@ -207,7 +215,12 @@ Examples:
   wg spawn-task .chat-1 --dry-run")]
     SpawnTask(SpawnTask),
     /// Bring an earlier workspace up to date
-    #[command(arg_required_else_help = true)]
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  wg migrate chat-rename --dry-run"
+    )]
     Migrate(Migrate),
     /// Check the workspace and explain each finding
     #[command(after_help = "\
@@ -245,6 +258,10 @@ Signals are passed on, and nothing of the command is left when this ends. Only k
 itself cannot be passed on: it leaves the command running, with nobody to start it again.")]
     Run(Run),
     /// One writer per directory, for any program
+    #[command(after_help = "\
+Examples:
+  wg lock run -- make
+  wg lock list")]
     Lock(lock::Lock),
     /// Print the manual page of a verb, or write all of them
     #[command(after_help = "\

@@ -2,6 +2,26 @@
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+
+/// What a daemon has open before the first chat is served, and room for some chats and clients.
+const NEEDED: u64 = 64;
+
+/// Refuses where the system lets this process have fewer files open than a daemon needs: it would start, and answer nobody.
+pub(super) fn check() -> Result<(), Failure> {
+    match getrlimit(Resource::Nofile).maximum {
+        Some(most) if most < NEEDED => Err(Failure::new(
+            ExitCode::System,
+            format!("only {most} files may be open at once, and the service needs {NEEDED}"),
+        )
+        .with_cure(format!(
+            "ulimit -n {NEEDED}, or more, where the limit was set"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The limit that this process was started with.
 #[derive(Debug)]
 pub(super) struct Descriptors {

@@ -22,7 +22,7 @@ use super::log_file::DaemonLog;
 use super::requests::Requests;
 use super::service_manager::ServiceManager;
 use super::standing::{self, StandingWatch};
-use super::{Control, Daemon, boot, older};
+use super::{Control, Daemon, boot, descriptors, older};
 use crate::chat::Happened;
 use crate::clock;
 use crate::exit_code::ExitCode;
@@ -103,6 +103,7 @@ fn run_inner(
     told: &dyn Fn(&Word),
 ) -> Result<Served, Failure> {
     workspace.check_owner()?;
+    descriptors::check()?;
     if !options.foreground {
         // Fails only for a leader of a group, which a fresh child is not; a hangup of the terminal must not end us.
         if let Err(e) = nix::unistd::setsid() {

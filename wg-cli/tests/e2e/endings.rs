@@ -141,7 +141,9 @@ fn an_agent_that_cannot_be_started_because_the_machine_is_full_is_tried_again() 
     let agent = "[ -e limited ] || { touch limited; prlimit --pid $PPID --nproc=1:; }; echo done";
     fs::write(
         world.path(".wg/config.toml"),
-        format!("[agents.full]\ncommand = [\"sh\", \"-c\", \"{agent}\"]\n"),
+        format!(
+            "[supervisor]\nbackoff_first = \"60s\"\n[agents.full]\ncommand = [\"sh\", \"-c\", \"{agent}\"]\n"
+        ),
     )
     .unwrap();
     world.wg(&["chat", "new", "--agent", "full"]).ok();
@@ -151,8 +153,26 @@ fn an_agent_that_cannot_be_started_because_the_machine_is_full_is_tried_again() 
     let events = world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.lines().any(|line| line.contains("\"backoff\""))
     });
-    assert!(events.contains("\"exited\""));
+    let verdict: Value = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|event| event["event"] == "exited")
+        .unwrap();
+    let state = world.json(&["chat", "list"])["chats"][0]["state"].clone();
+    let why = world.wg(&["why", "0"]).ok().stdout;
+    golden::check(
+        &world,
+        "endings/eagain",
+        &format!(
+            "--- verdict\n{}\n{}\n{}\n--- state\n{}\n--- why\n{why}",
+            verdict["text"].as_str().unwrap(),
+            verdict["verdict"]["class"].as_str().unwrap(),
+            verdict["verdict"]["evidence"]["stderr"].as_str().unwrap(),
+            state.as_str().unwrap(),
+        ),
+    );
     // A new handler has no such limit: the message was not lost, and is answered once.
+    world.wg(&["chat", "resume", "0"]).ok();
     let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
         text.lines().count() == 2 && text.ends_with('\n')
     });
@@ -161,21 +181,6 @@ fn an_agent_that_cannot_be_started_because_the_machine_is_full_is_tried_again() 
             .lines()
             .all(|line| line.contains("\"content\":\"done\"")),
         "{outbox}"
-    );
-    let verdict: Value = events
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .find(|event| event["event"] == "exited")
-        .unwrap();
-    golden::check(
-        &world,
-        "endings/eagain",
-        &format!(
-            "{}\n{}\n{}\n",
-            verdict["text"].as_str().unwrap(),
-            verdict["verdict"]["class"].as_str().unwrap(),
-            verdict["verdict"]["evidence"]["stderr"].as_str().unwrap()
-        ),
     );
     world.stop();
 }

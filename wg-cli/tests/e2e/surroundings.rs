@@ -104,6 +104,18 @@ fn a_limit_of_file_sizes_is_an_error_and_no_death_by_a_signal() {
 }
 
 #[test]
+fn a_service_that_could_answer_nobody_for_want_of_descriptors_is_not_started() {
+    let world = World::with_workspace();
+    let wg = env!("CARGO_BIN_EXE_wg");
+    let done = world.sh_unchecked(&format!("ulimit -n 20; '{wg}' service start"));
+    told(
+        &done,
+        71,
+        &["only 20 files may be open at once", "ulimit -n"],
+    );
+}
+
+#[test]
 fn a_person_is_named_without_the_variables_that_name_people() {
     let Ok(Some(me)) = nix::unistd::User::from_uid(nix::unistd::geteuid()) else {
         return;
