@@ -234,7 +234,12 @@ fn a_program_that_cannot_be_started_as_configured_is_permanent_for_everybody() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str, mode: u32| {
         let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
+        let text_of = dir.path().join(format!("{name}.text"));
+        fs::write(&text_of, text).unwrap();
+        // What is executed is written by another process: a descriptor that is open for writing here could be inherited by another
+        // test's child, and the error would be ETXTBSY.
+        let copied = Command::new("cp").arg(text_of).arg(&path).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
     };

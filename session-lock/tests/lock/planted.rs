@@ -428,7 +428,10 @@ fn a_guard_of_another_version_proves_nothing_and_keeps_its_generation() {
 fn a_program_name_with_parentheses_does_not_confuse_the_start_time() {
     let dir = dir();
     let program = dir.path().join("a) R 1 (b");
-    fs::copy("/bin/cat", &program).unwrap();
+    // Written by another process: a descriptor that is open for writing here could be inherited by another test's child, and the
+    // copy could not be executed (ETXTBSY).
+    let copied = Command::new("cp").arg("/bin/cat").arg(&program).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(&program);
     let it = Idler(command.stdin(std::process::Stdio::piped()).spawn().unwrap());
     let identity = ProcessIdentity::of(it.pid()).unwrap().unwrap();

@@ -23,9 +23,13 @@ impl Directory {
     }
 
     /// Returns a copy of a program with this mode.
+    ///
+    /// Written by another process: a descriptor that is open for writing here would be inherited by whatever another test's thread
+    /// starts at this moment, and executing the copy would then fail with ETXTBSY.
     fn copy(&self, program: &Path, mode: u32) -> PathBuf {
         let copy = self.0.join("program");
-        fs::copy(program, &copy).unwrap();
+        let copied = Command::new("cp").arg(program).arg(&copy).status().unwrap();
+        assert!(copied.success(), "cp: {copied}");
         fs::set_permissions(&copy, Permissions::from_mode(mode)).unwrap();
         copy
     }

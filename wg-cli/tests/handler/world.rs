@@ -118,9 +118,12 @@ impl World {
     fn write_script(&self, path: &Path, script: &str) {
         use std::os::unix::fs::PermissionsExt;
         let text = format!("#!/bin/sh\nD='{}'\n{script}\n", self.dir.path().display());
-        // Written beside and moved there: a file that another thread's child still has open cannot be run.
+        // What is run is written by another process: a file that another thread's child still has open for writing cannot be run.
+        let text_of = path.with_extension("text");
+        fs::write(&text_of, text).unwrap();
         let beside = path.with_extension("new");
-        fs::write(&beside, text).unwrap();
+        let copied = Command::new("cp").arg(text_of).arg(&beside).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(beside, path).unwrap();
     }
