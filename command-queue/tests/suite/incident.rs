@@ -50,21 +50,27 @@ fn a_phantom_is_reclaimed_by_the_timer_when_nobody_submits_again() {
 
 #[test]
 fn a_waiter_that_was_captured_before_the_reclaim_is_woken_by_it() {
-    let queue = queue();
-    queue.configure_lane("captured", hasty()).unwrap();
-    let stuck = Stuck::start(&queue, "captured");
-    let waiting = std::thread::spawn({
-        let queue = queue.clone();
-        move || queue.wait_active(far())
+    // On a busy machine the waiter may come to its turn only after the reclaim, and then has nothing to wait for: such a round shows
+    // nothing, and another one is played.
+    let captured = (0..50).any(|_| {
+        let queue = queue();
+        queue.configure_lane("captured", hasty()).unwrap();
+        let stuck = Stuck::start(&queue, "captured");
+        let waiting = std::thread::spawn({
+            let queue = queue.clone();
+            move || queue.wait_active(far())
+        });
+        // The task never ends; only the reclaim can end this wait.
+        let drained = waiting.join().unwrap().unwrap();
+        let idle = queue.wait_idle(far()).unwrap();
+        assert_eq!(
+            idle.abandoned, 1,
+            "the answer is truthful about what still runs"
+        );
+        stuck.release();
+        drained.abandoned == 1
     });
-    // The task never ends; only the reclaim can end this wait.
-    let drained = waiting.join().unwrap().unwrap();
-    assert_eq!(
-        drained.abandoned, 1,
-        "the answer is truthful about what still runs"
-    );
-    assert_eq!(queue.wait_idle(far()).unwrap().abandoned, 1);
-    stuck.release();
+    assert!(captured, "in none of many rounds did the waiter wait");
 }
 
 #[test]
