@@ -9,7 +9,7 @@ use command_queue::{
 };
 
 /// Long enough that only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns a deadline that a test reaches only when it fails.
 pub(crate) fn far() -> Instant {
