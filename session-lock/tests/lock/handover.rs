@@ -307,7 +307,9 @@ fn who_borrowed_from_a_holder_that_is_ended_meanwhile_is_ended_with_it() {
         let TakenOver::Ended { from, killed } = taken else {
             panic!("{taken:?}")
         };
-        assert_eq!((from.pid, killed), (holder.pid(), !term));
+        assert_eq!(from.pid, holder.pid());
+        // Without a grace either signal may have ended it first.
+        assert!(!(term && killed), "it was given its grace and used it");
         assert!(borrower.wait(soon()).unwrap());
         drop(take(dir.path()).unwrap());
     }
