@@ -31,7 +31,7 @@ pub(super) struct Core<H> {
     pending: VecDeque<(UnitId, Event)>,
     /// Units whose process tree is to be looked at in the next pass.
     pub(super) passes: BTreeSet<UnitId>,
-    /// Processes that were started here and are not reaped yet.
+    /// Processes of units that were started here and are not reaped yet, or adopted.
     pub(super) leaders: HashSet<u32>,
     /// Whether the kernel can tell the children of a process.
     pub(super) near: bool,

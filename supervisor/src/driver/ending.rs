@@ -13,7 +13,7 @@ use super::core::{Core, REAPED_WITHIN, Watched, reply};
 use super::handle::Down;
 use super::host::{Cooperation, Ended, Host};
 use super::unit::Stage;
-use crate::tree::{self, Next, Sweep, Table};
+use crate::tree::{self, FREEZES_WITHIN, Group, Next, Sweep, Table};
 use crate::{Event, Generation, clock, sys};
 
 /// Steps of the ladder that come before its signals.
@@ -42,6 +42,12 @@ impl<H: Host> Core<H> {
         run.ladder = Some(ladder);
         run.stage = Stage::Observing;
         run.sweep = Some(Sweep::new(run.target()));
+        if let Some(group) = &run.group
+            && let Err(error) = group.thaw()
+        {
+            // Who stands still hears nothing.
+            log::debug!("failed to thaw `{}`: {error}", group.dir().display());
+        }
         self.passes.insert(unit);
     }
 
@@ -237,7 +243,11 @@ impl<H: Host> Core<H> {
             return false;
         };
         entry.run.as_ref().is_some_and(|run| {
-            let verifying = run.sweep.as_ref().is_some_and(Sweep::is_verifying);
+            let sweep = run.sweep.as_ref();
+            if sweep.is_some_and(Sweep::is_proven_by_group) {
+                return false;
+            }
+            let verifying = sweep.is_some_and(Sweep::is_verifying);
             // What was adopted may have been started below somebody else's reaper.
             run.child.is_none() || (verifying && entry.wants_proof())
         })
@@ -271,10 +281,17 @@ impl<H: Host> Core<H> {
             .map(|sweep| sweep.target().floor)
             .min()
             .unwrap_or(0);
+        let groups: Vec<(Group, Option<u32>)> = sweeps
+            .iter()
+            .filter_map(|sweep| sweep.group())
+            .map(|(group, leader)| (group.clone(), leader))
+            .collect();
         let table = if all {
             Table::read(&names, floor)
         } else {
-            let roots: HashSet<u32> = sweeps.iter().flat_map(|sweep| sweep.roots()).collect();
+            let members = groups.iter().filter_map(|(group, _)| group.members().ok());
+            let known = sweeps.iter().flat_map(|sweep| sweep.roots());
+            let roots: HashSet<u32> = known.chain(members.flatten()).collect();
             let inherits = tree::is_subreaper() && self.all_inherited(due);
             Table::read_near(&names, floor, &roots, &self.leaders, inherits).or_else(|error| {
                 log::debug!("looking everywhere, because nearby failed: {error}");
@@ -282,7 +299,10 @@ impl<H: Host> Core<H> {
             })
         };
         match table {
-            Ok(table) => {
+            Ok(mut table) => {
+                for (group, leader) in &groups {
+                    table.look_inside(group, *leader);
+                }
                 for unit in due {
                     self.pass(*unit, &table);
                 }
@@ -336,35 +356,40 @@ impl<H: Host> Core<H> {
         };
         let Some(sweep) = &mut run.sweep else { return };
         let generation = run.generation;
+        // Another unit's process is no leftover of this one, wherever it is found.
+        let (own, leaders) = (run.pid, &self.leaders);
+        let mut is_exempt =
+            |pid: u32| (pid != own && leaders.contains(&pid)) || host.is_exempt(pid);
         if run.stage == Stage::Observing {
-            sweep.observe(table, &mut |pid| host.is_exempt(pid));
+            sweep.observe(table, &mut is_exempt);
             self.climb(unit, 0);
             return;
         }
         let now = clock::now();
+        // For a proof, one empty look nearby and then two at everything.
+        sweep.need_more(u32::from(proof));
+        let (orders, next) = sweep.pass(table, &mut is_exempt);
         let final_grace = run
             .ladder
             .get_or_insert_with(|| host.ladder(unit))
             .final_grace;
-        // For a proof, one empty look nearby and then two at everything.
-        sweep.need_more(u32::from(proof));
         let give_up_at = *run.give_up_at.get_or_insert(now + final_grace);
-        let (orders, next) = sweep.pass(table, &mut |pid| host.is_exempt(pid));
         let given_up = now >= give_up_at && sweep.is_killing();
+        if given_up {
+            sweep.give_up();
+        }
         if next == Next::Done || given_up {
             run.report = sweep.report(table);
         }
         let leader_gone = run.gone_at.is_some();
-        for order in &orders {
-            if let Some(descriptor) = tree::execute(order) {
-                match self.register(unit, Watched::Dying(generation), &descriptor) {
-                    Ok(token) => {
-                        if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
-                            run.dying.insert(token, descriptor);
-                        }
+        for descriptor in tree::carry_out(sweep, &orders) {
+            match self.register(unit, Watched::Dying(generation), &descriptor) {
+                Ok(token) => {
+                    if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
+                        run.dying.insert(token, descriptor);
                     }
-                    Err(error) => log::debug!("failed to watch a dying process: {error}"),
                 }
+                Err(error) => log::debug!("failed to watch a dying process: {error}"),
             }
         }
         // Nobody is given up on before he was killed once, or he would stay frozen.
@@ -384,6 +409,7 @@ impl<H: Host> Core<H> {
                 self.passes.insert(unit);
             }
             Next::AfterDeaths => self.set_run_timer(unit, Some(now + LOOK_AGAIN)),
+            Next::AfterFreeze => self.set_run_timer(unit, Some(now + FREEZES_WITHIN)),
             Next::Done => {}
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use crate::tree::{Marker, Report};
+use crate::tree::{Group, Marker, Report};
 use crate::{Disposition, Generation, Holder, Notice, SpawnFailure, StartReason};
 
 /// Names a unit; the host chooses the numbers.
@@ -59,6 +59,19 @@ pub trait Host {
     /// Without one, what makes a session of its own and loses its parent before a
     /// stop began is not found.
     fn marker(&mut self, unit: UnitId) -> Option<Marker> {
+        let _ = unit;
+        None
+    }
+
+    /// Returns the control group that this unit's process enters by itself before it
+    /// starts anything ([`Group::enter`]): made by the host in [`prepare`](Self::prepare) for this
+    /// start alone, and removed by it in [`judge`](Self::judge). Asked right after a start and
+    /// at an adoption. With one, all that the process starts is ended with one write and
+    /// proven gone by one look, whatever it did to its parents, session and
+    /// environment; without, or while the process was not seen in it, by what can be seen in `/proc`.
+    ///
+    /// Make one only where control groups are delegated to this program.
+    fn group(&mut self, unit: UnitId) -> Option<Group> {
         let _ = unit;
         None
     }

@@ -98,6 +98,7 @@ impl<H: Host> Core<H> {
         let mut run = Run::new(pid, start_ticks, generation, clock::now(), marker);
         run.orphans = self.host.owns_orphans(unit);
         run.inherited = inherited;
+        run.group = self.host.group(unit);
         run.child = Some(child);
         run.descriptor = Some(descriptor);
         run.token = Some(token);
@@ -154,6 +155,16 @@ impl<H: Host> Core<H> {
         let marker = self.host.marker(unit);
         let mut run = Run::new(pid, start_ticks, generation, since, marker);
         run.orphans = self.host.owns_orphans(unit);
+        run.group = self.host.group(unit);
+        if let Some(group) = &run.group
+            && let Err(error) = group.thaw()
+        {
+            // Whoever had it before may have been killed in the middle of a stop.
+            log::debug!("failed to thaw `{}`: {error}", group.dir().display());
+        }
+        if token.is_some() {
+            self.leaders.insert(pid);
+        }
         run.descriptor = descriptor;
         run.token = token;
         if let Some(entry) = self.units.get_mut(&unit) {

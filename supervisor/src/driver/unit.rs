@@ -8,7 +8,7 @@ use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::handle::Down;
 use super::host::Ladder;
-use crate::tree::{Marker, Report, Sweep, Target};
+use crate::tree::{Group, Marker, Report, Sweep, Target};
 use crate::{Generation, Machine, Moment};
 
 /// One unit. Without a process it is its machine and little more.
@@ -48,6 +48,8 @@ pub(super) struct Run {
     pub(super) stage: Stage,
     pub(super) ladder: Option<Ladder>,
     pub(super) marker: Option<Marker>,
+    /// The control group that it enters before it starts anything.
+    pub(super) group: Option<Group>,
     /// Whether what comes to this process from a dead parent is this unit's.
     pub(super) orphans: bool,
     /// Whether the calling program was a subreaper when this process started, so that
@@ -110,6 +112,7 @@ impl Run {
             stage: Stage::Up,
             ladder: None,
             marker,
+            group: None,
             orphans: false,
             inherited: false,
             sweep: None,
@@ -148,6 +151,7 @@ impl Run {
             floor: self.start_ticks,
             marker: self.marker.clone(),
             orphans: self.orphans,
+            group: self.group.clone(),
         }
     }
 }

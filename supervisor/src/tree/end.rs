@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::table::read_entry;
-use super::{Marker, Next, Order, OrderKind, Report, Sweep, Table, Target};
+use super::{Group, Marker, Next, Order, OrderKind, Report, Sweep, Table, Target};
 use crate::clock;
 
 /// Ends `leader`, everything below it and everything that carries `marker`: frozen
@@ -32,6 +32,32 @@ pub fn end(
     within: Duration,
     is_exempt: &mut dyn FnMut(u32) -> bool,
 ) -> Result<Report, EndError> {
+    end_all(leader, marker, None, within, is_exempt)
+}
+
+/// Does what [`end`] does, and ends whoever is in the control group of `leader` as well, in one go if
+/// nobody in it is exempt. Who is older than `leader` is none of its descendants.
+///
+/// # Errors
+///
+/// Returns an error if `/proc` cannot be read.
+pub fn end_with_group(
+    group: &Group,
+    leader: Option<(u32, u64)>,
+    marker: Option<&Marker>,
+    within: Duration,
+    is_exempt: &mut dyn FnMut(u32) -> bool,
+) -> Result<Report, EndError> {
+    end_all(leader, marker, Some(group), within, is_exempt)
+}
+
+fn end_all(
+    leader: Option<(u32, u64)>,
+    marker: Option<&Marker>,
+    group: Option<&Group>,
+    within: Duration,
+    is_exempt: &mut dyn FnMut(u32) -> bool,
+) -> Result<Report, EndError> {
     let leader = leader.filter(|(pid, _)| *pid > 1);
     let floor = leader.map_or(0, |(_, start)| start);
     let own = leader.is_some_and(|(pid, _)| pid == std::process::id());
@@ -42,6 +68,7 @@ pub fn end(
         floor,
         marker: marker.cloned(),
         orphans: false,
+        group: group.cloned(),
     };
     let mut sweep = Sweep::new(target);
     let until = clock::now() + within;
@@ -51,15 +78,22 @@ pub fn end(
         if own {
             table.hide(std::process::id());
         }
+        if let Some((group, leader)) = sweep.group() {
+            table.look_inside(group, leader);
+        }
         let (orders, next) = sweep.pass(&table, is_exempt);
-        let dying: Vec<OwnedFd> = orders.iter().filter_map(execute).collect();
+        let dying = carry_out(&mut sweep, &orders);
         let now = clock::now();
         // Nobody is given up on before he was killed once, or he would stay frozen.
         if next == Next::Done || (now >= until && sweep.is_killing()) {
+            sweep.give_up();
+            carry_out(&mut sweep, &[]);
             return Ok(sweep.report(&table));
         }
-        if next == Next::AfterDeaths {
-            wait_for_deaths(dying, now + LONGEST_WAIT);
+        match next {
+            Next::AfterDeaths => wait_for_deaths(dying, now + LONGEST_WAIT),
+            Next::AfterFreeze => wait_for_deaths(dying, now + FREEZES_WITHIN),
+            Next::Again | Next::Done => {}
         }
     }
 }
@@ -68,12 +102,59 @@ pub fn end(
 /// thaws it); looking again from time to time notices what changed meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
+/// A group that was told to stand still is looked at again after this long.
+pub(crate) const FREEZES_WITHIN: Duration = Duration::from_millis(1);
+
+/// Does what was ordered, and returns descriptors that tell of the deaths.
+pub(crate) fn carry_out(sweep: &mut Sweep, orders: &[Order]) -> Vec<OwnedFd> {
+    let thaw = sweep.take_thaw();
+    let Some(group) = sweep.target().group.as_ref() else {
+        return orders.iter().filter_map(execute).collect();
+    };
+    if thaw && let Err(error) = group.thaw() {
+        log::warn!("failed to thaw `{}`: {error}", group.dir().display());
+    }
+    let (together, singly): (Vec<&Order>, Vec<&Order>) =
+        orders.iter().partition(|order| order.by_group);
+    let mut dying: Vec<OwnedFd> = singly.into_iter().filter_map(execute).collect();
+    for kind in [OrderKind::Freeze, OrderKind::Kill] {
+        let members: Vec<&Order> = together
+            .iter()
+            .copied()
+            .filter(|order| order.kind == kind)
+            .collect();
+        if members.is_empty() {
+            continue;
+        }
+        let (done, watched) = match kind {
+            OrderKind::Freeze => (group.freeze(), Vec::new()),
+            OrderKind::Kill => {
+                // Opened while they are there to be opened.
+                let open = |order: &&Order| open_verified(order.process.pid, order.process.start);
+                let watched = members.iter().filter_map(open).collect();
+                (group.kill(), watched)
+            }
+        };
+        match done {
+            Ok(()) => dying.extend(watched),
+            Err(error) => {
+                log::debug!(
+                    "one by one, because `{}` failed: {error}",
+                    group.dir().display()
+                );
+                dying.extend(members.into_iter().filter_map(execute));
+            }
+        }
+    }
+    dying
+}
+
 /// Sends what was ordered and returns a descriptor that tells of the death.
 ///
 /// The descriptor is opened first and the identity read after that: if they
 /// match, the descriptor is of the process that was meant, whatever becomes of
 /// the pid.
-pub(crate) fn execute(order: &Order) -> Option<OwnedFd> {
+fn execute(order: &Order) -> Option<OwnedFd> {
     let signal = match order.kind {
         OrderKind::Freeze => Signal::STOP,
         OrderKind::Kill => Signal::KILL,

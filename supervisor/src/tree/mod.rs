@@ -1,13 +1,15 @@
 //! Processes below a process: finding them, and ending them with proof.
 //!
 //! A signal to a process group does not reach a tool that made a session of its
-//! own, and a parent that died no longer leads to its children. So three kinds of
+//! own, and a parent that died no longer leads to its children. So several kinds of
 //! evidence are put together: the parent pids below a leader that lives, the
-//! group and session that a dead leader still pins, and an environment marker
-//! that every descendant inherited. A process is signalled only through a
-//! descriptor that was opened before its identity was read again.
+//! group and session that a dead leader still pins, an environment marker
+//! that every descendant inherited, and, where there is one, a control group ([`Group`])
+//! that none of them leaves by being born, orphaned or renamed. A process is signalled only through a
+//! descriptor that was opened before its identity was read again, or with its whole group.
 
 mod end;
+mod group;
 mod sweep;
 mod table;
 
@@ -15,8 +17,9 @@ use std::io;
 
 use nix::sys::prctl::get_child_subreaper;
 
-pub use end::{EndError, end};
-pub(crate) use end::{execute, open};
+pub use end::{EndError, end, end_with_group};
+pub(crate) use end::{FREEZES_WITHIN, carry_out, open};
+pub use group::Group;
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
 pub use table::{is_alive, start_ticks};

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::table::Table;
+use super::group::{Group, Inside};
+use super::table::{Entry, Table};
 use super::{Marker, Process, Report};
 
 /// Whose descendants are meant.
@@ -20,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) marker: Option<Marker>,
     /// Whether every other child of this process, which the kernel handed to it, is one.
     pub(crate) orphans: bool,
+    /// The control group that its leader enters before it starts anything.
+    pub(crate) group: Option<Group>,
 }
 
 /// Where the sweep stands.
@@ -33,11 +36,22 @@ enum Stage {
     Verify { empty: u32 },
 }
 
+/// How members of the group are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    /// Each by a signal of its own.
+    Single,
+    /// All together: everybody who was seen in it is to be ended.
+    Group { all_seen: bool },
+}
+
 /// A signal that the rules ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) process: Process,
     pub(crate) kind: OrderKind,
+    /// Whether it is done to all members of the target's group with one write.
+    pub(crate) by_group: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +65,11 @@ pub(crate) enum OrderKind {
 pub(crate) enum Next {
     /// Right away.
     Again,
+    /// In a moment, when those that were told to stand still have got round to it.
+    AfterFreeze,
     /// When what was killed is gone.
     AfterDeaths,
-    /// Never: two passes found nobody.
+    /// Never: enough passes found nobody.
     Done,
 }
 
@@ -72,10 +88,28 @@ pub(crate) struct Sweep {
     leader_gone: bool,
     /// So many passes in a row must find nobody.
     needed: u32,
+    /// Whether the leader was seen in its group, so that whoever it started is there as well.
+    entered: bool,
+    /// Whether the group stands still at our word.
+    pace: Pace,
+}
+
+/// What its members were told as a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Nothing, or to go on.
+    Free,
+    /// To stand still.
+    Frozen,
+    /// To stand still, which is to be taken back.
+    Thawing,
 }
 
 /// A tree that still grows while it is being frozen is killed unfrozen.
 const MOST_ROUNDS: u32 = 20;
+/// A group stands still a moment after it was told to, unless somebody in it is stuck in
+/// the kernel. Killing it is as sure then, only not as exactly counted.
+const MOST_GROUP_ROUNDS: u32 = 50;
 /// A process can be created and its parent end while a listing is being read, so
 /// that neither is seen: one empty pass is no proof, see `EMPTY_PASSES`.
 const EMPTY_PASSES: u32 = 2;
@@ -91,6 +125,8 @@ impl Sweep {
             unreadable: 0,
             leader_gone: false,
             needed: EMPTY_PASSES,
+            entered: false,
+            pace: Pace::Free,
         }
     }
 
@@ -101,6 +137,34 @@ impl Sweep {
     /// Asks for this many empty passes more than usual.
     pub(crate) fn need_more(&mut self, passes: u32) {
         self.needed = EMPTY_PASSES + passes;
+    }
+
+    /// Returns true if an empty group proves that nobody is left.
+    pub(crate) fn is_proven_by_group(&self) -> bool {
+        self.entered
+    }
+
+    /// Returns the group to look at, and the leader while it was not seen in there.
+    pub(crate) fn group(&self) -> Option<(&Group, Option<u32>)> {
+        let leader = self.target.leader.map(|(pid, _)| pid);
+        let group = self.target.group.as_ref()?;
+        Some((group, leader.filter(|_| !self.entered)))
+    }
+
+    /// Returns true once if the group is to be let go on.
+    pub(crate) fn take_thaw(&mut self) -> bool {
+        let is_due = self.pace == Pace::Thawing;
+        if is_due {
+            self.pace = Pace::Free;
+        }
+        is_due
+    }
+
+    /// Nothing more will be done: those that are still there go on.
+    pub(crate) fn give_up(&mut self) {
+        if self.pace == Pace::Frozen {
+            self.pace = Pace::Thawing;
+        }
     }
 
     /// Returns true if the last pass found nobody.
@@ -136,6 +200,7 @@ impl Sweep {
     /// Remembers what is below the leader now, before it is asked to leave: what
     /// it leaves behind may have another parent a moment later.
     pub(crate) fn observe(&mut self, table: &Table, is_exempt: &mut dyn FnMut(u32) -> bool) {
+        self.note_entry(table);
         for process in self.victims(table, is_exempt) {
             self.known.insert(process.pid, process);
         }
@@ -147,69 +212,159 @@ impl Sweep {
         table: &Table,
         is_exempt: &mut dyn FnMut(u32) -> bool,
     ) -> (Vec<Order>, Next) {
-        self.unreadable = if self.target.marker.is_some() {
+        self.note_entry(table);
+        self.unreadable = if self.target.marker.is_some() && !self.entered {
             table.unreadable()
         } else {
             0
         };
-        let mut victims = self.victims(table, is_exempt);
+        let victims = self.victims(table, is_exempt);
         for process in &victims {
             self.known.insert(process.pid, process.clone());
         }
         let leader = self.live_leader(table);
-        if victims.is_empty() && leader.is_none() {
-            let empty = match self.stage {
-                Stage::Verify { empty } => empty + 1,
-                Stage::Freeze { .. } | Stage::Kill => 1,
-            };
-            self.stage = Stage::Verify { empty };
-            let next = if empty >= self.needed {
-                Next::Done
-            } else {
-                Next::Again
-            };
-            return (Vec::new(), next);
-        }
-        if let Stage::Freeze { rounds } = self.stage {
-            let fresh: Vec<Process> = victims
-                .iter()
-                .chain(&leader)
-                .filter(|process| !self.frozen.contains(&(process.pid, process.start)))
-                .cloned()
-                .collect();
-            if !fresh.is_empty() && rounds < MOST_ROUNDS {
-                self.stage = Stage::Freeze { rounds: rounds + 1 };
-                self.frozen
-                    .extend(fresh.iter().map(|process| (process.pid, process.start)));
-                let freeze = fresh.into_iter().map(|process| Order {
-                    process,
-                    kind: OrderKind::Freeze,
-                });
-                return (freeze.collect(), Next::Again);
+        let hand = self.hand(table, &victims, leader.as_ref());
+        if hand == Hand::Single {
+            // Somebody in there must not be touched. The others are stopped one by one.
+            if self.pace == Pace::Frozen {
+                self.frozen.clear();
+                self.pace = Pace::Thawing;
+            } else if self.inside(table).is_some_and(|inside| inside.frozen) {
+                // By one who was killed before he could take it back.
+                self.pace = Pace::Thawing;
             }
         }
-        self.stage = Stage::Kill;
-        if victims.is_empty() {
-            // Only the leader is left. It went last because its descendants would
-            // have been handed to somebody else otherwise.
-            let kill = leader.into_iter().map(|process| Order {
-                process,
-                kind: OrderKind::Kill,
-            });
-            return (kill.collect(), Next::AfterDeaths);
+        if victims.is_empty() && leader.is_none() {
+            return (Vec::new(), self.nobody(table));
         }
-        victims.sort_by_key(|process| std::cmp::Reverse(table.upward(process.pid).len()));
-        let orders = victims
+        if let Stage::Freeze { rounds } = self.stage
+            && let Some(step) = self.freeze(table, &victims, leader.as_ref(), hand, rounds)
+        {
+            return step;
+        }
+        self.stage = Stage::Kill;
+        (self.kill(table, victims, leader, hand), Next::AfterDeaths)
+    }
+
+    /// One pass more has found nobody.
+    fn nobody(&mut self, table: &Table) -> Next {
+        let empty = match self.stage {
+            Stage::Verify { empty } => empty + 1,
+            Stage::Freeze { .. } | Stage::Kill => 1,
+        };
+        self.stage = Stage::Verify { empty };
+        // The kernel counts a group's members itself, so that none is between two places.
+        let by_group = self.entered && self.inside(table).is_some_and(|inside| !inside.populated);
+        if by_group || empty >= self.needed {
+            Next::Done
+        } else {
+            Next::Again
+        }
+    }
+
+    /// Stops whoever is not stopped yet; `None` if all stand still, or if they never will.
+    fn freeze(
+        &mut self,
+        table: &Table,
+        victims: &[Process],
+        leader: Option<&Process>,
+        hand: Hand,
+        rounds: u32,
+    ) -> Option<(Vec<Order>, Next)> {
+        let inside = self.inside(table).cloned().unwrap_or_default();
+        let most = match hand {
+            Hand::Single => MOST_ROUNDS,
+            Hand::Group { .. } => MOST_GROUP_ROUNDS,
+        };
+        // Of a group that stood still before it was listed, the list is complete.
+        let settled = inside.frozen && hand == Hand::Group { all_seen: true };
+        let is_member = |process: &Process| inside.members.contains(&process.pid);
+        let fresh: Vec<Process> = victims
+            .iter()
+            .chain(leader)
+            .filter(|process| !self.frozen.contains(&(process.pid, process.start)))
+            .filter(|process| !(settled && is_member(process)))
+            .cloned()
+            .collect();
+        let waits = self.pace == Pace::Frozen && !settled;
+        if rounds >= most || (fresh.is_empty() && !waits) {
+            return None;
+        }
+        self.stage = Stage::Freeze { rounds: rounds + 1 };
+        self.frozen
+            .extend(fresh.iter().map(|process| (process.pid, process.start)));
+        let orders: Vec<Order> = fresh
             .into_iter()
-            .map(|process| {
-                self.killed.insert(process.pid, process.clone());
-                Order {
-                    process,
-                    kind: OrderKind::Kill,
-                }
+            .map(|process| Order {
+                by_group: hand != Hand::Single && is_member(&process),
+                process,
+                kind: OrderKind::Freeze,
             })
             .collect();
-        (orders, Next::AfterDeaths)
+        if orders.iter().any(|order| order.by_group) {
+            self.pace = Pace::Frozen;
+        }
+        let next = if waits {
+            Next::AfterFreeze
+        } else {
+            Next::Again
+        };
+        Some((orders, next))
+    }
+
+    /// Leaves before parents, and the leader last: its descendants would be handed to
+    /// somebody else otherwise. Who is ended with the whole group needs no order.
+    fn kill(
+        &mut self,
+        table: &Table,
+        mut victims: Vec<Process>,
+        leader: Option<Process>,
+        hand: Hand,
+    ) -> Vec<Order> {
+        let inside = self.inside(table).cloned().unwrap_or_default();
+        let by_group = |process: &Process| {
+            hand == Hand::Group { all_seen: true } && inside.members.contains(&process.pid)
+        };
+        victims.sort_by_key(|process| std::cmp::Reverse(table.upward(process.pid).len()));
+        let with_leader = leader.filter(|leader| victims.is_empty() || by_group(leader));
+        for process in &victims {
+            self.killed.insert(process.pid, process.clone());
+        }
+        victims
+            .into_iter()
+            .chain(with_leader)
+            .map(|process| Order {
+                by_group: by_group(&process),
+                process,
+                kind: OrderKind::Kill,
+            })
+            .collect()
+    }
+
+    fn inside<'a>(&self, table: &'a Table) -> Option<&'a Inside> {
+        table.inside(self.target.group.as_ref()?)
+    }
+
+    fn note_entry(&mut self, table: &Table) {
+        self.entered |= self.inside(table).is_some_and(|inside| inside.has_leader);
+    }
+
+    /// Says whether all members of the group are to be ended, so that it can be done to the group.
+    fn hand(&self, table: &Table, victims: &[Process], leader: Option<&Process>) -> Hand {
+        let Some(inside) = self.inside(table).filter(|inside| inside.hidden == 0) else {
+            return Hand::Single;
+        };
+        let ordered: HashSet<u32> = victims.iter().chain(leader).map(|p| p.pid).collect();
+        let mut all_seen = true;
+        for pid in &inside.members {
+            match table.get(*pid) {
+                Some(entry) if entry.alive && !ordered.contains(pid) => return Hand::Single,
+                Some(_) => {}
+                // It came after the processes were read, and before they are again it cannot be judged.
+                None => all_seen = false,
+            }
+        }
+        Hand::Group { all_seen }
     }
 
     /// Returns what came of it, given the last look at all processes.
@@ -265,6 +420,11 @@ impl Sweep {
         if let Some(marker) = &self.target.marker {
             queue.extend(table.carriers(marker));
         }
+        if let Some(inside) = self.inside(table) {
+            queue.extend(&inside.members);
+        }
+        let mut exempt = HashMap::new();
+        let mut is_exempt = move |pid: u32| *exempt.entry(pid).or_insert_with(|| is_exempt(pid));
         let mut seen = HashSet::new();
         let mut victims = Vec::new();
         while let Some(pid) = queue.pop() {
@@ -276,7 +436,7 @@ impl Sweep {
             }
             let is_leader = leader == Some((pid, entry.start));
             if !is_leader {
-                if entry.start < self.target.floor || is_exempt(pid) {
+                if entry.start < self.target.floor || self.is_spared(entry, table, &mut is_exempt) {
                     continue;
                 }
                 if entry.alive {
@@ -287,198 +447,35 @@ impl Sweep {
         }
         victims
     }
+
+    /// Returns true for what is exempt or below something exempt, by whichever evidence it was found.
+    fn is_spared(
+        &self,
+        entry: &Entry,
+        table: &Table,
+        is_exempt: &mut dyn FnMut(u32) -> bool,
+    ) -> bool {
+        // A table that was read while pids were reused can hold a circle.
+        let mut line = HashSet::new();
+        let mut at = Some(entry);
+        while let Some(entry) = at {
+            let is_leader = self.target.leader == Some((entry.pid, entry.start));
+            // From here on upwards are those that it all comes from, which are exempt in other places.
+            if is_leader
+                || entry.start < self.target.floor
+                || table.is_untouchable(entry.pid)
+                || !line.insert(entry.pid)
+            {
+                return false;
+            }
+            if is_exempt(entry.pid) {
+                return true;
+            }
+            at = table.get(entry.parent);
+        }
+        false
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::table::Entry;
-    use super::*;
-
-    fn entry(pid: u32, parent: u32, group: u32, start: u64) -> Entry {
-        Entry {
-            pid,
-            parent,
-            group,
-            session: group,
-            start,
-            alive: true,
-            headless: false,
-            name: format!("p{pid}"),
-            carried: Vec::new(),
-            unreadable: false,
-        }
-    }
-
-    fn target(leader: u32) -> Target {
-        Target {
-            leader: Some((leader, 10)),
-            pinned: true,
-            floor: 10,
-            marker: None,
-            orphans: false,
-        }
-    }
-
-    fn pids(orders: &[Order], kind: OrderKind) -> Vec<u32> {
-        orders
-            .iter()
-            .filter(|o| o.kind == kind)
-            .map(|o| o.process.pid)
-            .collect()
-    }
-
-    #[test]
-    fn a_tree_is_frozen_then_killed_leaves_first_and_the_leader_last() {
-        let full = || {
-            Table::from_entries([
-                entry(1, 0, 1, 1),
-                entry(900_100, 1, 900_100, 10),
-                entry(900_101, 900_100, 900_100, 11),
-                entry(900_102, 900_101, 900_102, 12),
-            ])
-        };
-        let mut sweep = Sweep::new(target(900_100));
-        let (orders, next) = sweep.pass(&full(), &mut |_| false);
-        let mut frozen = pids(&orders, OrderKind::Freeze);
-        frozen.sort_unstable();
-        assert_eq!(
-            (frozen, next),
-            (vec![900_100, 900_101, 900_102], Next::Again)
-        );
-
-        let (orders, next) = sweep.pass(&full(), &mut |_| false);
-        assert_eq!(pids(&orders, OrderKind::Kill), [900_102, 900_101]);
-        assert_eq!(next, Next::AfterDeaths);
-
-        let alone = Table::from_entries([entry(1, 0, 1, 1), entry(900_100, 1, 900_100, 10)]);
-        let (orders, _) = sweep.pass(&alone, &mut |_| false);
-        assert_eq!(pids(&orders, OrderKind::Kill), [900_100]);
-
-        let empty = Table::from_entries([entry(1, 0, 1, 1)]);
-        assert_eq!(sweep.pass(&empty, &mut |_| false), (vec![], Next::Again));
-        assert_eq!(sweep.pass(&empty, &mut |_| false), (vec![], Next::Done));
-        assert_eq!(sweep.report(&empty).ended.len(), 2);
-    }
-
-    #[test]
-    fn one_found_after_an_empty_pass_starts_the_count_again() {
-        let mut sweep = Sweep::new(target(900_100));
-        let empty = Table::from_entries([entry(1, 0, 1, 1)]);
-        let late = Table::from_entries([entry(900_103, 1, 900_100, 15)]);
-        assert_eq!(sweep.pass(&empty, &mut |_| false).1, Next::Again);
-        let (orders, _) = sweep.pass(&late, &mut |_| false);
-        assert_eq!(pids(&orders, OrderKind::Kill), [900_103]);
-        assert_eq!(sweep.pass(&empty, &mut |_| false).1, Next::Again);
-        assert_eq!(sweep.pass(&empty, &mut |_| false).1, Next::Done);
-    }
-
-    #[test]
-    fn what_was_seen_below_the_leader_is_ended_although_its_parent_is_gone() {
-        let mut sweep = Sweep::new(target(900_100));
-        let before = Table::from_entries([
-            entry(900_100, 1, 900_100, 10),
-            entry(900_104, 900_100, 900_104, 14),
-        ]);
-        sweep.observe(&before, &mut |_| false);
-        let after = Table::from_entries([entry(900_104, 1, 900_104, 14)]);
-        let (orders, _) = sweep.pass(&after, &mut |_| false);
-        assert_eq!(pids(&orders, OrderKind::Freeze), [900_104]);
-    }
-
-    #[test]
-    fn a_recycled_pid_is_not_taken_for_the_one_that_was_seen() {
-        let mut sweep = Sweep::new(target(900_100));
-        sweep.observe(
-            &Table::from_entries([
-                entry(900_100, 1, 900_100, 10),
-                entry(900_104, 900_100, 900_104, 14),
-            ]),
-            &mut |_| false,
-        );
-        let reused = Table::from_entries([entry(900_104, 1, 900_104, 99)]);
-        assert_eq!(sweep.pass(&reused, &mut |_| false), (vec![], Next::Again));
-    }
-
-    #[test]
-    fn what_is_exempt_and_everything_below_it_stays() {
-        let table = Table::from_entries([
-            entry(900_100, 1, 900_100, 10),
-            entry(900_105, 900_100, 900_105, 15),
-            entry(900_106, 900_105, 900_105, 16),
-        ]);
-        let mut sweep = Sweep::new(target(900_100));
-        let (orders, _) = sweep.pass(&table, &mut |pid| pid == 900_105);
-        assert_eq!(pids(&orders, OrderKind::Freeze), [900_100]);
-    }
-
-    #[test]
-    fn neither_this_process_nor_its_ancestors_are_ever_touched() {
-        let own = std::process::id();
-        let table = Table::from_entries([
-            entry(900_100, 1, 900_100, 10),
-            entry(900_107, 900_100, 900_100, 17),
-            entry(own, 900_107, 900_100, 18),
-        ]);
-        let mut sweep = Sweep::new(target(900_100));
-        let (orders, _) = sweep.pass(&table, &mut |_| false);
-        assert!(
-            !orders
-                .iter()
-                .any(|order| [own, 900_107].contains(&order.process.pid))
-        );
-    }
-
-    #[test]
-    fn children_that_came_to_this_process_are_victims_only_of_a_target_that_owns_them() {
-        let own = std::process::id();
-        let table = Table::from_entries([
-            entry(own, 1, own, 1),
-            entry(900_110, own, 900_110, 9),
-            entry(900_111, own, 900_111, 15),
-            entry(900_112, 900_111, 900_112, 16),
-        ]);
-        let mut sweep = Sweep::new(target(900_100));
-        assert_eq!(sweep.pass(&table, &mut |_| false).0, []);
-        let mut sweep = Sweep::new(Target {
-            orphans: true,
-            ..target(900_100)
-        });
-        let (orders, _) = sweep.pass(&table, &mut |_| false);
-        let mut frozen = pids(&orders, OrderKind::Freeze);
-        frozen.sort_unstable();
-        assert_eq!(frozen, [900_111, 900_112], "the one from before stays");
-    }
-
-    #[test]
-    fn a_group_whose_name_is_no_longer_pinned_is_no_evidence() {
-        let stranger = Table::from_entries([entry(900_108, 1, 900_100, 18)]);
-        let mut sweep = Sweep::new(target(900_100));
-        sweep.unpin();
-        assert_eq!(sweep.pass(&stranger, &mut |_| false).0, []);
-    }
-
-    #[test]
-    fn what_could_not_be_read_makes_a_report_a_best_effort_if_there_is_a_marker() {
-        let dark = Table::from_entries([Entry {
-            unreadable: true,
-            ..entry(900_109, 1, 900_109, 20)
-        }]);
-        for (marker, best_effort) in [
-            (
-                Some(Marker {
-                    name: "M".into(),
-                    prefix: "x/".into(),
-                }),
-                true,
-            ),
-            (None, false),
-        ] {
-            let mut sweep = Sweep::new(Target {
-                marker,
-                ..target(900_100)
-            });
-            assert_eq!(sweep.pass(&dark, &mut |_| false).0, []);
-            assert_eq!(sweep.report(&dark).best_effort(), best_effort);
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 
+use super::group::{Group, Inside};
 use super::{Marker, Process};
 
 /// What the rules need to know about one process.
@@ -42,6 +43,8 @@ pub(crate) struct Table {
     sessions: HashMap<u32, Vec<u32>>,
     /// By `NAME=VALUE`, so that one pass answers for any number of markers.
     carriers: BTreeMap<String, Vec<u32>>,
+    /// What control groups showed after the processes had been read.
+    inside: HashMap<Group, Inside>,
     /// This process and what it descends from.
     untouchable: HashSet<u32>,
 }
@@ -189,6 +192,25 @@ impl Table {
 
     pub(crate) fn get(&self, pid: u32) -> Option<&Entry> {
         self.entries.get(&pid)
+    }
+
+    /// Looks at a group, whose leader is told if it is not known yet whether it is in there. Done after
+    /// the processes were read: a pid that is listed then is that of the process that was read
+    /// before, or that one has ended and no signal reaches it.
+    pub(crate) fn look_inside(&mut self, group: &Group, leader: Option<u32>) {
+        match group.look(leader) {
+            Ok(inside) => self.insert_inside(group, inside),
+            // Then it is neither evidence nor proof.
+            Err(error) => log::debug!("failed to look at `{}`: {error}", group.dir().display()),
+        }
+    }
+
+    pub(crate) fn insert_inside(&mut self, group: &Group, inside: Inside) {
+        self.inside.insert(group.clone(), inside);
+    }
+
+    pub(crate) fn inside(&self, group: &Group) -> Option<&Inside> {
+        self.inside.get(group)
     }
 
     /// Shows `pid` as no longer alive, for a caller that ends what is below itself.

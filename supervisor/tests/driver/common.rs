@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use supervisor::tree::Marker;
+use supervisor::tree::{Group, Marker};
 use supervisor::{
     Completion, Disposition, Driver, Ended, Generation, Handle, Holder, Host, Ladder, Machine,
     Notice, Policy, Prepared, Rung, Shutdown, StartReason, UnitId, ValidPolicy, clock,
@@ -47,6 +47,9 @@ pub(crate) struct Answers {
     pub(crate) marker: Option<String>,
     /// Whether standard output is that of the test.
     pub(crate) aloud: bool,
+    /// The control group of every unit.
+    pub(crate) group: Option<Group>,
+    pub(crate) exempt: HashSet<u32>,
 }
 
 struct TestHost {
@@ -113,6 +116,14 @@ impl Host for TestHost {
             name: MARKER.into(),
             prefix: format!("{marker}/{unit}/"),
         })
+    }
+
+    fn group(&mut self, _: UnitId) -> Option<Group> {
+        self.answers.lock().unwrap().group.clone()
+    }
+
+    fn is_exempt(&mut self, pid: u32) -> bool {
+        self.answers.lock().unwrap().exempt.contains(&pid)
     }
 
     fn ladder(&mut self, _: UnitId) -> Ladder {

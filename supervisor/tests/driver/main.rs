@@ -5,6 +5,7 @@ mod chaos;
 mod common;
 mod dark;
 mod foreground;
+mod groups;
 mod hostile;
 mod ordinary;
 mod pinned;
