@@ -8,11 +8,11 @@ use std::time::Instant;
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::store::attempt::{self, Attempt, STREAMING};
 use crate::store::exit_record::MemoryEnd;
 use crate::store::messages::{self, Message, NewMessage, Role, Side, TurnInfo};
 
 use super::admission::Admission;
-use super::attempt::{self, Attempt, STREAMING};
 use super::core::{Answer, Core, EndTurn, Event, NoReply, Step, TurnEnd};
 use super::drive::Handler;
 use super::ears::{Ears, Heard};
@@ -211,7 +211,7 @@ impl Handler<'_> {
             },
             messages::Durability::Sync,
         )?;
-        messages::advance_handler_cursors(&self.session, question.id)?;
+        messages::advance_past(&self.session, question)?;
         attempt::clear(&self.session);
         self.clear_streaming();
         self.rotate_history();
@@ -234,12 +234,10 @@ impl Handler<'_> {
                     attempt: attempts,
                     ..earlier
                 },
-            ),
-            Some(_) | None => {
-                attempt::clear(&self.session);
-                Ok(())
-            }
+            )?,
+            Some(_) | None => attempt::clear(&self.session),
         }
+        Ok(())
     }
 
     fn trouble(&self, question: &Message, reason: NoReply, ran: Option<&Ran<'_>>) -> String {

@@ -14,11 +14,11 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::presence;
 use crate::store::Workspace;
+use crate::store::attempt;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Message};
 
-use super::attempt;
 use super::core::{Core, Event, Pending, Sight, Step};
 use super::ears::{Ears, Heard};
 use super::gate::Gate;

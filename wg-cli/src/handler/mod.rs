@@ -15,7 +15,6 @@
 
 mod admission;
 mod answering;
-pub mod attempt;
 mod claim;
 mod command;
 pub mod core;

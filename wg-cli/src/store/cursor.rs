@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::files::{self, Durability};
-use super::message_log::last_id;
-use super::messages::Side;
+use super::message_log::{in_file, last_id};
+use super::messages::{Message, Side};
 
 /// Whose place in which file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +78,28 @@ pub fn advance_handler_cursors(dir: &Path, id: u64) -> Result<(), StoreError> {
     files::locked(&Cursor::Nex.lock_path(dir), || {
         advance(dir, Cursor::Nex, id)?;
         advance(dir, Cursor::Coordinator, id)
+    })
+}
+
+/// Moves both cursors of the handler past a message that is answered.
+///
+/// Where somebody removed the inbox meanwhile and another message has that number now, they stay: that one is not answered.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn advance_past(dir: &Path, answered: &Message) -> Result<(), StoreError> {
+    files::locked(&Cursor::Nex.lock_path(dir), || {
+        let there = in_file(dir, Side::Inbox, answered.id)?;
+        if there.is_some_and(|there| there.request_id != answered.request_id) {
+            log::warn!(
+                "`{}` was replaced while message {} was answered",
+                Side::Inbox.path(dir).display(),
+                answered.id
+            );
+            return Ok(());
+        }
+        advance(dir, Cursor::Nex, answered.id)?;
+        advance(dir, Cursor::Coordinator, answered.id)
     })
 }
 

@@ -8,7 +8,7 @@ use super::cursor::{Cursor, read_cursor};
 use super::files::Durability;
 use super::jsonl::{Appender, LinesBackwards, find_rising};
 use super::messages::{Message, NewMessage, Side, user};
-use super::{StoreError, files, registry, rotation};
+use super::{StoreError, attempt, files, registry, rotation};
 use crate::clock;
 
 /// Cursors beyond this are damage, not places: ids stay exact in every reader of JSON.
@@ -110,7 +110,8 @@ fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<u6
     Ok(None)
 }
 
-/// Returns the highest id that a reader has seen: a file that was emptied behind our back must not start again below it.
+/// Returns the highest id that a reader has seen or is about to answer: a file that was emptied behind our back must not start again
+/// below it.
 fn highest_place(dir: &Path, side: Side) -> u64 {
     let cursors: &[Cursor] = match side {
         Side::Inbox => &[Cursor::Nex, Cursor::Coordinator],
@@ -119,7 +120,12 @@ fn highest_place(dir: &Path, side: Side) -> u64 {
     let places = cursors
         .iter()
         .filter_map(|cursor| read_cursor(dir, *cursor).ok());
+    let in_turn = match side {
+        Side::Inbox => attempt::read(dir).map(|attempt| attempt.message),
+        Side::Outbox => None,
+    };
     places
+        .chain(in_turn)
         .filter(|place| *place <= HIGHEST_PLACE)
         .max()
         .unwrap_or(0)
@@ -335,7 +341,7 @@ pub fn find_unanswered(dir: &Path, id: u64) -> Result<Option<Message>, StoreErro
 }
 
 /// Returns the message with this number from the file that is written to, whose numbers rise.
-fn in_file(dir: &Path, side: Side, id: u64) -> Result<Option<Message>, StoreError> {
+pub(super) fn in_file(dir: &Path, side: Side, id: u64) -> Result<Option<Message>, StoreError> {
     let path = side.path(dir);
     let Some(file) = files::open_to_read(&path)? else {
         return Ok(None);

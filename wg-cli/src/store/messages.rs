@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use super::cursor::{Cursor, advance_cursor, advance_handler_cursors, read_cursor};
+pub use super::cursor::{
+    Cursor, advance_cursor, advance_handler_cursors, advance_past, read_cursor,
+};
 pub use super::files::Durability;
 use super::json;
 pub use super::message_log::{

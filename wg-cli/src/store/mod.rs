@@ -3,6 +3,7 @@
 //! Three rules hold for every file here. A rewrite goes through a temporary file and a rename; a read-modify-write happens under the lock
 //! of the file; a line or a field that we do not understand is kept as it was.
 
+pub mod attempt;
 mod chat_id;
 pub mod chat_state;
 mod chat_task;

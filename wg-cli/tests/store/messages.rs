@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use wg_cli::clock::Timestamp;
 use wg_cli::store::StoreError;
+use wg_cli::store::attempt::{self, Attempt};
 use wg_cli::store::messages::{
     self, Cursor, Durability, Message, NewMessage, Role, Side, Tail, TurnInfo, advance_cursor,
-    advance_handler_cursors, append, read_after, read_cursor, read_last,
+    advance_handler_cursors, advance_past, append, read_after, read_cursor, read_last,
 };
 
 use crate::world::{World, ask, ids, reply, unanswered};
@@ -319,6 +320,65 @@ fn the_earlier_tools_rotation_hides_no_message() {
     );
     advance_handler_cursors(&dir, 1).unwrap();
     assert_eq!(read_cursor(&dir, Cursor::Nex).unwrap(), 1);
+}
+
+#[test]
+fn a_reply_that_ends_after_the_inbox_was_removed_hides_none_of_the_messages_that_came_since() {
+    let world = World::new();
+    let dir = world.session();
+    let inbox = Side::Inbox.path(&dir);
+    for content in ["one", "two", "three"] {
+        ask(&dir, content);
+    }
+    reply(&dir, 1);
+    advance_handler_cursors(&dir, 1).unwrap();
+    let in_turn = messages::next_unanswered(&dir).unwrap().unwrap();
+    fs::remove_file(&inbox).unwrap();
+    assert_eq!(ask(&dir, "four"), 2, "nothing says that 2 was taken");
+    let answer = NewMessage {
+        in_reply_to: Some(in_turn.id),
+        request_id: Some(in_turn.request_id.clone()),
+        ..NewMessage::new(Role::Coordinator, "!")
+    };
+    append(&dir, Side::Outbox, answer, Durability::NoSync).unwrap();
+    advance_past(&dir, &in_turn).unwrap();
+    assert_eq!(unanswered(&dir), [2], "it is another 2");
+    assert_eq!(
+        messages::next_unanswered(&dir).unwrap().unwrap().content,
+        "four"
+    );
+    let four = messages::next_unanswered(&dir).unwrap().unwrap();
+    advance_past(&dir, &four).unwrap();
+    assert_eq!(read_cursor(&dir, Cursor::Nex).unwrap(), 2);
+}
+
+#[test]
+fn a_message_after_the_removal_of_the_inbox_is_numbered_after_the_one_that_is_being_answered() {
+    let world = World::new();
+    let dir = world.session();
+    for content in ["one", "two", "three"] {
+        ask(&dir, content);
+    }
+    let attempt = Attempt {
+        message: 2,
+        attempt: 1,
+        started_at: Timestamp::from_millis(0),
+        pid: 1,
+    };
+    attempt::write(&dir, &attempt).unwrap();
+    fs::remove_file(Side::Inbox.path(&dir)).unwrap();
+    assert_eq!(ask(&dir, "four"), 3);
+    let damaged = Attempt {
+        message: u64::MAX,
+        ..attempt
+    };
+    attempt::write(&dir, &damaged).unwrap();
+    fs::remove_file(Side::Inbox.path(&dir)).unwrap();
+    assert_eq!(
+        ask(&dir, "five"),
+        1,
+        "no record is a reason to have no numbers left"
+    );
 }
 
 #[test]

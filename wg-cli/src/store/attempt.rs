@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::{StoreError, files};
 use crate::clock::Timestamp;
-use crate::failure::Failure;
-use crate::store::files;
 
 /// Name of the record in the session directory.
 pub const FILE: &str = ".turn.json";
@@ -65,7 +64,7 @@ pub fn had_shown_output(session: &Path) -> bool {
 /// # Errors
 ///
 /// Fails where the file cannot be written; the turn must not begin then.
-pub fn write(session: &Path, attempt: &Attempt) -> Result<(), Failure> {
+pub fn write(session: &Path, attempt: &Attempt) -> Result<(), StoreError> {
     let record = json!({
         "version": VERSION,
         "message_id": attempt.message,
@@ -74,7 +73,6 @@ pub fn write(session: &Path, attempt: &Attempt) -> Result<(), Failure> {
         "pid": attempt.pid,
     });
     files::replace_atomically(&path(session), format!("{record}\n").as_bytes())
-        .map_err(Failure::from)
 }
 
 /// Removes the record: the turn has ended and is accounted for.
