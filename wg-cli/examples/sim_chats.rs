@@ -54,6 +54,7 @@ fn main() -> ExitCode {
     let rare: Vec<&str> = (Fault::ALL.iter().map(|fault| (Kind::Fault, fault.as_str())))
         .chain(EVENTS.map(|event| (Kind::Event, event)))
         .chain(states.map(|state| (Kind::State, state.as_str())))
+        .chain(census.all(Kind::Rule).map(|(rule, _)| (Kind::Rule, rule)))
         .filter(|(kind, name)| seeds >= 10_000 && census.of(*kind, name) < 1_000)
         .map(|(_, name)| name)
         .collect();

@@ -35,10 +35,10 @@ macro_rules! faults {
 }
 
 faults! {
-    Send = "send a message", 30;
+    Send = "send a message", 40;
     Attach = "a consumer comes", 6;
     Detach = "a consumer goes", 6;
-    KillHandler = "kill a handler", 10;
+    KillHandler = "kill a handler", 14;
     TermHandler = "somebody else's sigterm to a handler", 3;
     KillAgent = "kill an agent", 4;
     KillDaemon = "kill the daemon", 6;
@@ -46,8 +46,8 @@ faults! {
     KeepHandlers = "stop the daemon, keep the handlers", 2;
     LoseStatus = "lose a status", 4;
     Interrupt = "interrupt a turn", 4;
-    Steal = "a stranger steals a lock", 2;
-    Seize = "a stranger takes a lock", 6;
+    Steal = "a stranger steals a lock", 7;
+    Seize = "a stranger takes a lock", 4;
     StrangerEnds = "a stranger ends", 5;
     JumpWall = "the wall clock jumps", 3;
     SpawnFailsForGood = "starts fail for good", 2;
@@ -55,8 +55,8 @@ faults! {
     DiskFull = "the disk is full", 4;
     Unreadable = "files cannot be read", 2;
     Sicken = "the handlers of a chat fall ill", 4;
-    BreakAgent = "the agent's settings break", 3;
-    MendAgent = "the agent's settings are mended", 3;
+    BreakAgent = "the agent's settings break", 6;
+    MendAgent = "the agent's settings are mended", 8;
     Stop = "stop", 6;
     Resume = "resume", 7;
     Archive = "archive", 3;
