@@ -1,94 +1,115 @@
-//! Our supervisor beside s6 and supervisord: the same child, one run, one machine.
+//! Our supervisor beside s6, supervisord and the least that a program can do: the same
+//! child, one run, one machine.
 //!
 //! Measured is what a child sees (its own first line in a pipe) and what the kernel
 //! sees (the death of each child through a pidfd), so that no supervisor's word is
-//! taken for anything. Peers are looked for on `PATH` and left out if they are not
-//! there.
+//! taken for anything.
 
 mod child;
+mod figures;
+mod floor;
 mod ours;
 mod peers;
 mod stops;
 mod watch;
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use figures::Figures;
+use ours::Orphans;
 use peers::{Peer, Running};
 use watch::Births;
 
 const SIZES: [usize; 3] = [1, 100, 1_000];
-const ROUNDS: usize = 40;
 const BURST: usize = 500;
-const IDLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names what this program is to be: nothing, `ours` or `child`.
+/// Names what this program is to be, if it is not the bench.
 const ROLE: &str = "BENCH_ROLE";
+
+const NOTES: &str = "\
+restart: SIGKILL of a child that ran at least a second until its replacement's first line; n rounds
+start: from the start of the supervisor until the last child's first line
+stop: until the last child is gone, and until the supervisor is; ours has then looked at all processes twice
+PSS and voluntary context switches of the supervisor's own processes, a few seconds idle
+bare loop, bare threads: posix_spawn and pidfd with epoll on one thread, or a thread that waits for each child, and nothing else
+ours: standard policy with pauses of zero, a marker for each unit, every notice written to a file; orphans come to it, as to `wg run` and the daemon
+ours, no reaper: the same in a program to which orphans do not come, so that it looks further
+not measured: children that do something, other machines, a loaded machine";
 
 fn main() -> Result<(), Box<dyn Error>> {
     match std::env::var(ROLE).as_deref() {
-        Ok("child") => {
-            child::run();
-            return Ok(());
-        }
-        Ok("ours") => return ours::run(),
+        Ok("ours") => return ours::run(Orphans::ComeHere),
+        Ok("elsewhere") => return ours::run(Orphans::GoUp),
+        Ok("idle") => return ours::idle(),
+        Ok("loop") => return floor::one_thread(),
+        Ok("threads") => return floor::thread_per_child(),
         _ => {}
     }
-    let only_stops = std::env::args().any(|arg| arg == "--stops");
-    let quick = std::env::args().any(|arg| arg == "--quick");
+    let given = |name: &str| std::env::args().any(|arg| arg == name);
+    let (only_stops, quick) = (given("--stops"), given("--quick"));
     let mut args = std::env::args();
     let only_size: Option<usize> = args
         .find(|arg| arg == "--units")
         .and_then(|_| args.next()?.parse().ok());
-    let bin = std::env::current_exe()?;
     let base = std::env::temp_dir().join(format!("bench-supervisor-{}", std::process::id()));
     fs::create_dir_all(&base)?;
-    let mut report = String::new();
-    writeln!(
-        report,
-        "peer            units  restart p50/p99 ms  start ms  stop ms  and itself ms  500 killed ms  PSS KiB  wake-ups/s"
-    )?;
-    let sizes = SIZES.into_iter().filter(|_| !only_stops);
-    for size in sizes.filter(|size| only_size.is_none_or(|only| only == *size)) {
-        for peer in Peer::all(&bin) {
-            if quick && (size == 1_000 && peer.name() != "ours" || peer.is_slow()) {
-                continue;
-            }
-            let directory = base.join(format!("{}-{size}", peer.name()));
-            match measure(&peer, &directory, size) {
-                Ok(line) => {
-                    println!("{line}");
-                    writeln!(report, "{line}")?;
-                }
-                Err(error) => println!("{:14} {size:6}  not measured: {error}", peer.name()),
-            }
-        }
+    if !only_stops {
+        let sizes = SIZES.into_iter();
+        let sizes = sizes.filter(|size| only_size.is_none_or(|only| only == *size));
+        compare(&base, &sizes.collect::<Vec<_>>(), quick)?;
     }
-    stops::show(&base.join("stops"))?;
+    if only_stops || only_size.is_none() {
+        stops::show(&base.join("stops"))?;
+    }
     fs::remove_dir_all(&base)?;
-    println!("\n{report}");
-    println!(
-        "restart: SIGKILL of a child that ran at least a second until its replacement's first line, {ROUNDS} rounds"
-    );
-    println!(
-        "PSS and voluntary context switches of the supervisor's own processes, {} s idle",
-        IDLE.as_secs()
-    );
-    println!(
-        "ours: standard policy with pauses of zero, a marker for each unit, every notice written to a file"
-    );
-    println!(
-        "stop: until the last child is gone, and until the supervisor is; ours has looked at all processes twice by then"
-    );
-    println!("not measured: children that do something, other machines, a loaded machine");
     Ok(())
 }
 
-fn measure(peer: &Peer, directory: &Path, size: usize) -> Result<String, Box<dyn Error>> {
+/// Measures everybody with each number of units, one after the other, and prints it.
+fn compare(base: &Path, sizes: &[usize], quick: bool) -> Result<(), Box<dyn Error>> {
+    let bin = std::env::current_exe()?;
+    let child = child::build(base)?;
+    let mut all = Vec::new();
+    println!("{}", figures::HEAD);
+    for size in sizes {
+        for peer in Peer::all(&bin, &child) {
+            if quick && !peer.is_quick(*size) {
+                continue;
+            }
+            if let Some(missing) = peer.missing() {
+                println!("{:16} {size:6}  not measured: {missing}", peer.name());
+                continue;
+            }
+            let directory = base.join(format!("{}-{size}", peer.name()));
+            match measure(&peer, &directory, *size, quick) {
+                Ok(figures) => {
+                    println!("{figures}");
+                    all.push(figures);
+                }
+                Err(error) => println!("{:16} {size:6}  not measured: {error}", peer.name()),
+            }
+        }
+    }
+    println!();
+    for line in figures::ratios(&all).iter().chain(&figures::memory(&all)) {
+        println!("{line}");
+    }
+    Command::new(&bin).env(ROLE, "idle").status()?;
+    println!("\n{NOTES}");
+    Ok(())
+}
+
+fn measure(
+    peer: &Peer,
+    directory: &Path,
+    size: usize,
+    quick: bool,
+) -> Result<Figures, Box<dyn Error>> {
     fs::create_dir_all(directory)?;
     let fifo = directory.join("births");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
@@ -101,18 +122,23 @@ fn measure(peer: &Peer, directory: &Path, size: usize) -> Result<String, Box<dyn
     let start = begun.elapsed();
 
     watch::rest(Duration::from_millis(1_200));
-    let mut latencies = Vec::new();
-    for round in 0..if peer.is_slow() { 5 } else { ROUNDS } {
+    let mut restarts = Vec::new();
+    let rounds = match size {
+        _ if peer.is_slow() => 5,
+        1 => 12,
+        _ => 40,
+    };
+    for round in 0..rounds {
         let victim = children.remove(round % children.len());
         let killed = Instant::now();
         watch::kill(victim)?;
         children.extend(births.wait(1, PATIENCE)?);
-        latencies.push(killed.elapsed());
+        restarts.push(killed.elapsed());
         if size == 1 {
             watch::rest(Duration::from_millis(1_100));
         }
     }
-    latencies.sort();
+    restarts.sort();
 
     let burst = (size >= BURST).then(|| -> Result<Duration, Box<dyn Error>> {
         watch::rest(Duration::from_millis(1_200));
@@ -126,32 +152,27 @@ fn measure(peer: &Peer, directory: &Path, size: usize) -> Result<String, Box<dyn
     });
     let burst = burst.transpose()?;
 
+    let idle = Duration::from_secs(if quick { 2 } else { 5 });
     watch::rest(Duration::from_millis(500));
     let own = running.own_processes(&children);
-    let pss: u64 = own.iter().map(|pid| watch::pss_kib(*pid)).sum();
+    let pss_kib = own.iter().map(|pid| watch::pss_kib(*pid)).sum();
     let before: u64 = own.iter().map(|pid| watch::wakeups(*pid)).sum();
-    watch::rest(IDLE);
+    watch::rest(idle);
     let after: u64 = own.iter().map(|pid| watch::wakeups(*pid)).sum();
-    let wakeups = after.saturating_sub(before) as f64 / IDLE.as_secs_f64();
+    let wakeups = after.saturating_sub(before) as f64 / idle.as_secs_f64();
 
-    let (stopped, ended) = stop(&mut running, &children)?;
-    let at = |share: f64| {
-        let index = ((latencies.len() - 1) as f64 * share).round() as usize;
-        latencies[index].as_secs_f64() * 1_000.0
-    };
-    Ok(format!(
-        "{:14} {size:6}  {:8.2} / {:7.2}  {:8.0}  {:7.0}  {:13.0}  {:>13}  {pss:7}  {wakeups:10.1}",
-        peer.name(),
-        at(0.5),
-        at(0.99),
-        start.as_secs_f64() * 1_000.0,
-        stopped.as_secs_f64() * 1_000.0,
-        ended.as_secs_f64() * 1_000.0,
-        burst.map_or("-".into(), |burst| format!(
-            "{:.0}",
-            burst.as_secs_f64() * 1_000.0
-        )),
-    ))
+    let (stop, ended) = stop(&mut running, &children)?;
+    Ok(Figures {
+        name: peer.name(),
+        units: size,
+        restarts,
+        start,
+        stop,
+        ended,
+        burst,
+        pss_kib,
+        wakeups,
+    })
 }
 
 /// Ends the supervisor and returns how long it took until the last child was gone,

@@ -1,6 +1,7 @@
 //! Our supervisor with everything on: a marker for each unit, every notice written
 //! to a file, machines with the standard policy but without pauses.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
@@ -8,9 +9,11 @@ use std::time::Duration;
 
 use supervisor::tree::Marker;
 use supervisor::{
-    Disposition, Driver, Ended, Generation, Host, Machine, Notice, Policy, Prepared, Shutdown,
-    StartReason, UnitId, clock,
+    Disposition, Driver, Ended, Generation, Handle, Host, Machine, Notice, Policy, Prepared,
+    Shutdown, StartReason, UnitId, clock,
 };
+
+use crate::watch;
 
 struct Bench {
     child: String,
@@ -25,7 +28,6 @@ impl Host for Bench {
                 "BENCH_UNIT",
                 format!("{}/{unit}/{generation}", std::process::id()),
             )
-            .env(crate::ROLE, "child")
             .stdin(Stdio::null());
         Prepared::Go(Box::new(command))
     }
@@ -52,23 +54,24 @@ impl Host for Bench {
     }
 }
 
-pub(crate) fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// Whether orphans come to the supervising program, as they do to `wg run` and to the daemon, or go further up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Orphans {
+    ComeHere,
+    GoUp,
+}
+
+pub(crate) fn run(orphans: Orphans) -> Result<(), Box<dyn Error>> {
+    if orphans == Orphans::ComeHere {
+        nix::sys::prctl::set_child_subreaper(true)?;
+    }
     let mut args = std::env::args().skip(1);
     let count: u64 = args.next().ok_or("a number of units is missing")?.parse()?;
     let child = args.next().ok_or("the path of the child is missing")?;
     let events = File::create(args.next().ok_or("the path of the events is missing")?)?;
-    let mut policy = Policy::standard();
-    policy.backoff_first = Duration::ZERO;
-    policy.backoff_cap = Duration::ZERO;
-    policy.crash_hard = 0;
-    policy.unsafe_no_backoff = true;
-    let policy = policy.validate()?;
     let handle = Driver::start(Bench { child, events })?;
+    add(&handle, count)?;
     for unit in 0..count {
-        handle.add(
-            UnitId(unit),
-            Machine::new(policy.clone(), unit, clock::now()),
-        );
         handle.start(UnitId(unit));
     }
     // Stops when its input ends.
@@ -79,6 +82,45 @@ pub(crate) fn run() -> Result<(), Box<dyn std::error::Error>> {
     if !down.report.survivors.is_empty() {
         return Err(format!("survivors: {:?}", down.report.survivors).into());
     }
+    handle.join();
+    Ok(())
+}
+
+fn add(handle: &Handle, count: u64) -> Result<(), Box<dyn Error>> {
+    let mut policy = Policy::standard();
+    policy.backoff_first = Duration::ZERO;
+    policy.backoff_cap = Duration::ZERO;
+    policy.crash_hard = 0;
+    policy.unsafe_no_backoff = true;
+    let policy = policy.validate()?;
+    for unit in 0..count {
+        handle.add(
+            UnitId(unit),
+            Machine::new(policy.clone(), unit, clock::now()),
+        );
+    }
+    Ok(())
+}
+
+/// Prints what a unit costs that has no process.
+pub(crate) fn idle() -> Result<(), Box<dyn Error>> {
+    const UNITS: u64 = 10_000;
+    let events = File::create("/dev/null")?;
+    let child = String::new();
+    let handle = Driver::start(Bench { child, events })?;
+    let own = std::process::id();
+    let known =
+        || -> Result<usize, Box<dyn Error>> { Ok(handle.states(Duration::from_secs(10))?.len()) };
+    known()?;
+    let before = watch::pss_kib(own);
+    add(&handle, UNITS)?;
+    known()?;
+    let after = watch::pss_kib(own);
+    let each = after.saturating_sub(before) as f64 / UNITS as f64;
+    println!("ours             {each:8.2} KiB for each unit without a process ({UNITS} of them)");
+    handle
+        .shutdown(Shutdown::StopAll)
+        .wait(Duration::from_secs(60))?;
     handle.join();
     Ok(())
 }

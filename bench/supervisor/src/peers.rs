@@ -11,13 +11,18 @@ use rustix::process::{Pid, Signal};
 
 pub(crate) struct Peer {
     kind: Kind,
-    /// This program, which is also our supervisor and everybody's child.
+    /// This program, which is also our supervisor and the floor.
     bin: PathBuf,
+    /// What each of them runs.
+    child: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    OneThread,
+    ThreadPerChild,
     Ours,
+    OursElsewhere,
     S6,
     Supervisord,
 }
@@ -29,18 +34,29 @@ pub(crate) struct Running {
 }
 
 impl Peer {
-    pub(crate) fn all(bin: &Path) -> Vec<Self> {
-        [Kind::Ours, Kind::S6, Kind::Supervisord]
-            .map(|kind| Self {
-                kind,
-                bin: bin.to_owned(),
-            })
-            .into()
+    pub(crate) fn all(bin: &Path, child: &Path) -> Vec<Self> {
+        [
+            Kind::OneThread,
+            Kind::Ours,
+            Kind::S6,
+            Kind::ThreadPerChild,
+            Kind::OursElsewhere,
+            Kind::Supervisord,
+        ]
+        .map(|kind| Self {
+            kind,
+            bin: bin.to_owned(),
+            child: child.to_owned(),
+        })
+        .into()
     }
 
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
+            Kind::OneThread => "bare loop",
+            Kind::ThreadPerChild => "bare threads",
             Kind::Ours => "ours",
+            Kind::OursElsewhere => "ours, no reaper",
             Kind::S6 => "s6 (ready fd)",
             Kind::Supervisord => "supervisord",
         }
@@ -51,8 +67,27 @@ impl Peer {
         self.kind == Kind::Supervisord
     }
 
-    fn child(&self) -> PathBuf {
-        self.bin.clone()
+    /// Whether it belongs in the short form with so many units.
+    pub(crate) fn is_quick(&self, units: usize) -> bool {
+        match self.kind {
+            Kind::OneThread | Kind::Ours => true,
+            Kind::S6 => units < 1_000,
+            Kind::ThreadPerChild | Kind::OursElsewhere | Kind::Supervisord => false,
+        }
+    }
+
+    /// Says what is missing for it to be measured.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let (program, package) = match self.kind {
+            Kind::OneThread | Kind::ThreadPerChild | Kind::Ours | Kind::OursElsewhere => {
+                return None;
+            }
+            Kind::S6 => ("s6-svscan", "s6"),
+            Kind::Supervisord => ("supervisord", "supervisor"),
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        (!there).then(|| format!("`{program}` is not on PATH (Debian: apt install {package})"))
     }
 
     pub(crate) fn prepare(
@@ -62,12 +97,12 @@ impl Peer {
         size: usize,
     ) -> Result<(), Box<dyn Error>> {
         match self.kind {
-            Kind::Ours => {}
+            Kind::OneThread | Kind::ThreadPerChild | Kind::Ours | Kind::OursElsewhere => {}
             Kind::S6 => {
                 for unit in 0..size {
                     let service = directory.join("scan").join(format!("u{unit}"));
                     fs::create_dir_all(&service)?;
-                    symlink(self.child(), service.join("run"))?;
+                    symlink(&self.child, service.join("run"))?;
                     fs::write(service.join("notification-fd"), "3\n")?;
                 }
             }
@@ -82,10 +117,9 @@ impl Peer {
                     "[program:u]\ncommand={}\nprocess_name=%(process_num)d\nnumprocs={size}\n\
                      startsecs=0\nautorestart=true\nstartretries=1000000\n\
                      stdout_logfile=/dev/null\nstderr_logfile=/dev/null\n\
-                     environment=BENCH_FIFO=\"{}\",{}=\"child\"",
-                    self.child().display(),
+                     environment=BENCH_FIFO=\"{}\"",
+                    self.child.display(),
                     fifo.display(),
-                    crate::ROLE
                 )?;
                 fs::write(directory.join("supervisord.conf"), config)?;
             }
@@ -100,20 +134,15 @@ impl Peer {
         size: usize,
     ) -> Result<Running, Box<dyn Error>> {
         let mut command = match self.kind {
-            Kind::Ours => {
-                let mut command = Command::new(&self.bin);
-                command
-                    .arg(size.to_string())
-                    .arg(self.child())
-                    .arg(directory.join("events"));
-                command.env(crate::ROLE, "ours");
-                command
-            }
+            Kind::OneThread => self.own(directory, size, "loop"),
+            Kind::ThreadPerChild => self.own(directory, size, "threads"),
+            Kind::Ours => self.own(directory, size, "ours"),
+            Kind::OursElsewhere => self.own(directory, size, "elsewhere"),
             Kind::S6 => {
                 let mut command = Command::new("s6-svscan");
                 let most = (size + 10).to_string();
                 command.args(["-c", &most]).arg(directory.join("scan"));
-                command.env("BENCH_READY", "1").env(crate::ROLE, "child");
+                command.env("BENCH_READY", "1");
                 command
             }
             Kind::Supervisord => {
@@ -134,6 +163,17 @@ impl Peer {
             directory: directory.to_owned(),
         })
     }
+
+    /// This program in another role.
+    fn own(&self, directory: &Path, size: usize, role: &str) -> Command {
+        let mut command = Command::new(&self.bin);
+        command
+            .arg(size.to_string())
+            .arg(&self.child)
+            .arg(directory.join("events"))
+            .env(crate::ROLE, role);
+        command
+    }
 }
 
 impl Running {
@@ -149,7 +189,9 @@ impl Running {
 
     pub(crate) fn stop(&mut self) -> Result<(), Box<dyn Error>> {
         match self.kind {
-            Kind::Ours => drop(self.process.stdin.take()),
+            Kind::OneThread | Kind::ThreadPerChild | Kind::Ours | Kind::OursElsewhere => {
+                drop(self.process.stdin.take());
+            }
             Kind::S6 => {
                 let scan = self.directory.join("scan");
                 Command::new("s6-svscanctl").arg("-t").arg(scan).status()?;
