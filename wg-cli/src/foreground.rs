@@ -26,6 +26,7 @@ use crate::notices;
 use crate::process_signal::{self, Signal};
 use crate::store::events::EventLine;
 use crate::store::registry;
+use crate::strays;
 use crate::why::LastVerdict;
 use crate::wire;
 
@@ -60,12 +61,9 @@ pub fn run(
 ) -> Result<u8, Failure> {
     let system =
         |what: &'static str| move |e: io::Error| Failure::new(ExitCode::System, what).caused_by(e);
-    let before = children();
+    let before = strays::children();
     // What loses its parent below the command comes to us and is found by its place, whatever it did to its environment.
-    #[cfg(target_os = "linux")]
-    if let Err(e) = nix::sys::prctl::set_child_subreaper(true) {
-        log::debug!("not a subreaper: {e}");
-    }
+    strays::come_here();
     let told = Arc::new(Told::default());
     let teller = Teller::start(tell).map_err(system("failed to start a thread"))?;
     let host = OneCommand {
@@ -166,7 +164,7 @@ impl Line {
 fn listen(signals: &mut Signals, foreground: &Foreground, told: &Told) {
     for number in signals {
         if number == SIGCHLD {
-            reap_strays();
+            strays::reap();
             continue;
         }
         if !matches!(number, SIGINT | SIGTERM | SIGQUIT | SIGHUP) {
@@ -205,32 +203,6 @@ impl Told {
                 .ok()
                 .filter(|number| *number != 0)
                 .map_or(ExitCode::Failed.code(), |number| 128 + number),
-        }
-    }
-}
-
-/// Returns the children of this process's first thread, to whom the kernel gives those of others.
-fn children() -> HashSet<u32> {
-    let own = std::process::id();
-    let list = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
-    list.unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
-}
-
-/// Waits for what came to us as a subreaper and has ended.
-///
-/// The command itself is the driver's to wait for, and is listed under the driver's thread.
-fn reap_strays() {
-    for pid in children() {
-        let Ok(raw) = i32::try_from(pid) else {
-            continue;
-        };
-        // One that still runs stays.
-        let stray = nix::unistd::Pid::from_raw(raw);
-        if let Err(e) = nix::sys::wait::waitpid(stray, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
-            log::debug!("{pid} was waited for by somebody else: {e}");
         }
     }
 }

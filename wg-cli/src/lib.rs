@@ -24,6 +24,7 @@ pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+mod strays;
 mod sys;
 pub mod why;
 pub mod wire;

@@ -22,6 +22,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::process_signal::{self, Signal};
 use crate::store::watch::{DirWatch, Woke};
+use crate::strays;
 
 /// The signals that are passed on.
 const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
@@ -43,10 +44,7 @@ pub fn run(mut lock: DirLock, command: &[OsString], tell: impl Fn(&str)) -> Resu
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::new(ExitCode::Usage, "there is nothing to run"));
     };
-    #[cfg(target_os = "linux")]
-    if let Err(e) = nix::sys::prctl::set_child_subreaper(true) {
-        log::debug!("not a subreaper: {e}");
-    }
+    strays::come_here();
     let mut ears = Ears::open().map_err(system("failed to handle signals"))?;
     let mut watch = DirWatch::new(lock.session().path())?;
     let leader = match lock.spawn_lent(Command::new(program).args(arguments)) {

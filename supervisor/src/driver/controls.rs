@@ -15,7 +15,7 @@ use crate::{Event, Machine, State, clock};
 impl<H: Host> Core<H> {
     pub(super) fn obey(&mut self, control: Control) -> ControlFlow<()> {
         match control {
-            Control::Add { unit, machine } => self.add(unit, *machine),
+            Control::Add { unit, machine } => self.add(unit, machine),
             Control::Event { unit, event } => self.feed(unit, event),
             Control::Stop { unit, event, done } => self.stop(unit, event, done),
             Control::Adopt {
@@ -64,7 +64,9 @@ impl<H: Host> Core<H> {
             Control::Snapshot { unit, answer } => {
                 reply(
                     &answer,
-                    self.units.get(&unit).map(|entry| entry.machine.clone()),
+                    self.units
+                        .get(&unit)
+                        .map(|entry| entry.machine.as_ref().clone()),
                 );
             }
             Control::Shutdown {
@@ -93,7 +95,7 @@ impl<H: Host> Core<H> {
         Continue(())
     }
 
-    fn add(&mut self, unit: UnitId, machine: Machine) {
+    fn add(&mut self, unit: UnitId, machine: Box<Machine>) {
         if self.closing.is_some() || self.units.contains_key(&unit) {
             return;
         }

@@ -12,7 +12,7 @@ use super::UnitId;
 use super::handle::{Control, Down};
 use super::host::Host;
 use super::unit::{Unit, Watch};
-use crate::tree::{self, Table};
+use crate::tree::{self, Arrivals, Table};
 use crate::{Action, Epoch, Event, Generation, Holder, Moment, StartReason, State, clock};
 
 /// The driver's thread: everything it knows.
@@ -35,6 +35,8 @@ pub(super) struct Core<H> {
     pub(super) leaders: HashSet<u32>,
     /// Whether the kernel can tell the children of a process.
     pub(super) near: bool,
+    /// Where whoever came to this program is listed.
+    pub(super) arrivals: Option<Arrivals>,
     pub(super) closing: Option<Closing>,
 }
 
@@ -92,11 +94,14 @@ impl<H: Host> Core<H> {
             passes: BTreeSet::new(),
             leaders: HashSet::new(),
             near: Table::can_read_near(),
+            arrivals: None,
             closing: None,
         })
     }
 
     pub(super) fn run(mut self) {
+        // The lists are those of this thread.
+        self.arrivals = Arrivals::open().ok();
         let mut events = vec![EpollEvent::empty(); 256];
         loop {
             while let Ok(control) = self.receiver.try_recv() {

@@ -231,9 +231,18 @@ impl<H: Host> Core<H> {
         if due.is_empty() {
             return;
         }
-        let (all, near): (Vec<UnitId>, Vec<UnitId>) = due
+        let (all, mut near): (Vec<UnitId>, Vec<UnitId>) = due
             .into_iter()
             .partition(|unit| !self.near || self.needs_all(*unit));
+        let (plain, rest): (Vec<UnitId>, Vec<UnitId>) =
+            near.iter().partition(|unit| self.left_nobody_known(**unit));
+        if !plain.is_empty() && self.nobody_came() {
+            let table = Table::of_nobody();
+            for unit in plain {
+                self.pass(unit, &table);
+            }
+            near = rest;
+        }
         self.pass_together(&near, false);
         self.pass_together(&all, true);
     }
@@ -250,6 +259,27 @@ impl<H: Host> Core<H> {
             let verifying = sweep.is_some_and(Sweep::is_verifying);
             // What was adopted may have been started below somebody else's reaper.
             run.child.is_none() || (verifying && entry.wants_proof())
+        })
+    }
+
+    /// Returns true if this unit's process is a dead child, and whatever it may have left
+    /// behind has come to this program.
+    fn left_nobody_known(&self, unit: UnitId) -> bool {
+        let run = self.units.get(&unit).and_then(|entry| entry.run.as_ref());
+        run.is_some_and(|run| {
+            let sweep = run.sweep.as_ref();
+            run.inherited && run.child.is_some() && sweep.is_some_and(Sweep::knows_nobody)
+        })
+    }
+
+    /// Returns true if nobody is a child of this program but what was started here.
+    fn nobody_came(&mut self) -> bool {
+        let Some(arrivals) = self.arrivals.as_mut().filter(|_| tree::is_subreaper()) else {
+            return false;
+        };
+        arrivals.none_but(&self.leaders).unwrap_or_else(|error| {
+            log::debug!("the list of children tells nothing: {error}");
+            false
         })
     }
 
@@ -366,8 +396,7 @@ impl<H: Host> Core<H> {
             return;
         }
         let now = clock::now();
-        // For a proof, one empty look nearby and then two at everything.
-        sweep.need_more(u32::from(proof));
+        sweep.promise(proof);
         let (orders, next) = sweep.pass(table, &mut is_exempt);
         let final_grace = run
             .ladder

@@ -8,6 +8,7 @@
 //! that none of them leaves by being born, orphaned or renamed. A process is signalled only through a
 //! descriptor that was opened before its identity was read again, or with its whole group.
 
+mod arrivals;
 mod end;
 mod group;
 mod sweep;
@@ -17,6 +18,7 @@ use std::io;
 
 use nix::sys::prctl::get_child_subreaper;
 
+pub(crate) use arrivals::Arrivals;
 pub use end::{EndError, end, end_with_group};
 pub(crate) use end::{FREEZES_WITHIN, carry_out, open};
 pub use group::Group;

@@ -86,8 +86,8 @@ pub(crate) struct Sweep {
     unreadable: u32,
     /// Whether the leader has ended, so that nothing is below it any more.
     leader_gone: bool,
-    /// So many passes in a row must find nobody.
-    needed: u32,
+    /// Whether somebody was promised that nobody is left.
+    promised: bool,
     /// Whether the leader was seen in its group, so that whoever it started is there as well.
     entered: bool,
     /// Whether the group stands still at our word.
@@ -111,7 +111,7 @@ const MOST_ROUNDS: u32 = 20;
 /// the kernel. Killing it is as sure then, only not as exactly counted.
 const MOST_GROUP_ROUNDS: u32 = 50;
 /// A process can be created and its parent end while a listing is being read, so
-/// that neither is seen: one empty pass is no proof, see `EMPTY_PASSES`.
+/// that neither is seen: one empty pass is no proof unless it is conclusive.
 const EMPTY_PASSES: u32 = 2;
 
 impl Sweep {
@@ -124,7 +124,7 @@ impl Sweep {
             frozen: HashSet::new(),
             unreadable: 0,
             leader_gone: false,
-            needed: EMPTY_PASSES,
+            promised: false,
             entered: false,
             pace: Pace::Free,
         }
@@ -134,9 +134,27 @@ impl Sweep {
         &self.target
     }
 
-    /// Asks for this many empty passes more than usual.
-    pub(crate) fn need_more(&mut self, passes: u32) {
-        self.needed = EMPTY_PASSES + passes;
+    /// Asks for one empty look nearby and then two at everything, if somebody was promised
+    /// that nobody is left.
+    pub(crate) fn promise(&mut self, promised: bool) {
+        self.promised = promised;
+    }
+
+    /// How many passes in a row must find nobody.
+    fn needed(&self, table: &Table) -> u32 {
+        if self.promised {
+            EMPTY_PASSES + 1
+        } else if table.is_conclusive() {
+            1
+        } else {
+            EMPTY_PASSES
+        }
+    }
+
+    /// Returns true if the leader is gone, nothing that it left is known of, and there is no
+    /// group to look into.
+    pub(crate) fn knows_nobody(&self) -> bool {
+        self.leader_gone && self.known.is_empty() && self.target.group.is_none()
     }
 
     /// Returns true if an empty group proves that nobody is left.
@@ -255,7 +273,7 @@ impl Sweep {
         self.stage = Stage::Verify { empty };
         // The kernel counts a group's members itself, so that none is between two places.
         let by_group = self.entered && self.inside(table).is_some_and(|inside| !inside.populated);
-        if by_group || empty >= self.needed {
+        if by_group || empty >= self.needed(table) {
             Next::Done
         } else {
             Next::Again

@@ -47,6 +47,8 @@ pub(crate) struct Table {
     inside: HashMap<Group, Inside>,
     /// This process and what it descends from.
     untouchable: HashSet<u32>,
+    /// Whether it was seen at one moment, so that nobody can have been missed.
+    conclusive: bool,
 }
 
 impl Table {
@@ -168,6 +170,18 @@ impl Table {
     /// [`read_near`](Self::read_near) needs (`CONFIG_PROC_CHILDREN`).
     pub(crate) fn can_read_near() -> bool {
         fs::metadata("/proc/thread-self/children").is_ok()
+    }
+
+    /// Nobody, seen at one moment by [`Arrivals`](super::Arrivals).
+    pub(crate) fn of_nobody() -> Self {
+        Self {
+            conclusive: true,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_conclusive(&self) -> bool {
+        self.conclusive
     }
 
     pub(crate) fn from_entries(list: impl IntoIterator<Item = Entry>) -> Self {
@@ -378,13 +392,17 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
 }
 
 pub(crate) fn read_entry(pid: u32, buffer: &mut Vec<u8>) -> Option<Entry> {
-    read_into(&format!("/proc/{pid}/stat"), buffer).ok()?;
-    parse_stat(pid, buffer)
+    let path = format!("/proc/{pid}/stat");
+    buffer.clear();
+    buffer.resize(CHUNK, 0);
+    // The one line of this file comes in one go, so that nobody need ask for more.
+    let read = fs::File::open(path).and_then(|mut file| file.read(buffer));
+    parse_stat(pid, buffer.get(..read.ok()?)?)
 }
 
 /// The command name stands in parentheses and may hold any byte, so the fields
 /// are counted from the last closing one.
-fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
+pub(super) fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();

@@ -36,6 +36,7 @@ use crate::store::events::EventLog;
 use crate::store::graph::ChatId;
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
+use crate::strays;
 
 /// How long the driver may be busy with something else before the daemon does not count as alive.
 const DRIVER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -150,6 +151,8 @@ fn run_inner(
     }
     let state = ServiceState::of_this_process(socket.clone());
     state.write(workspace)?;
+    // What a killed handler leaves comes here, before there is a handler, so that a restart need not look for it anywhere else.
+    strays::come_here();
     // Signals before the first process: one that came in between would leave handlers behind.
     let signals = Signals::install(daemon.control.clone())
         .map_err(|e| system("failed to handle signals", e))?;
@@ -401,7 +404,7 @@ impl Daemon {
 }
 
 /// Turns signals into controls: SIGTERM and SIGINT end the daemon (a second one hurries), SIGUSR1 ends it and keeps the
-/// handlers.
+/// handlers. At SIGCHLD what came here from a dead parent is waited for; the handlers are the driver's to wait for.
 #[derive(Debug)]
 struct Signals {
     handle: signal_hook::iterator::Handle,
@@ -410,14 +413,19 @@ struct Signals {
 
 impl Signals {
     fn install(control: Sender<Control>) -> std::io::Result<Self> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+        use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+        let heard = [SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGCHLD];
+        let mut signals = signal_hook::iterator::Signals::new(heard)?;
         let handle = signals.handle();
         let thread = std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 for signal in signals.forever() {
                     let ending = match signal {
+                        SIGCHLD => {
+                            strays::reap();
+                            continue;
+                        }
                         SIGUSR1 => Ending::Keep,
                         // The terminal of a foreground daemon is gone; a background one has none.
                         SIGHUP => continue,

@@ -1,6 +1,7 @@
 //! What a daemon outlives: bad settings, its own end, handlers that leave something behind, the loss of its place.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +10,7 @@ use session_lock::{Kind, SessionLock};
 
 use crate::errors::told;
 use crate::process::{wait_gone, wait_readable};
+use crate::waking::until;
 use crate::world::{WATCHDOG, World};
 
 #[test]
@@ -69,6 +71,36 @@ fn what_a_killed_handler_left_with_its_lock_is_ended_although_it_carries_no_mark
     let outbox = world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| text.ends_with('\n'));
     assert!(outbox.contains("hello"), "{outbox}");
     wait_gone(escaped);
+    world.stop();
+}
+
+#[test]
+fn what_a_killed_handler_left_comes_to_the_service_and_does_not_stay_a_zombie() {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[supervisor]\nbackoff_first = \"1h\"\nbackoff_cap = \"1h\"\n",
+    )
+    .unwrap();
+    // No environment, a session of its own, and the lent descriptor closed.
+    let agent = "(env -i setsid sh -c 'exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; echo $$ > escaped; exec sleep 600' &) ; \
+                 exec sleep 600";
+    world.wg(&["chat", "new", "--command", agent]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    let escaped = world.wait_for_file("escaped", |text| text.ends_with('\n'));
+    let escaped: i32 = escaped.trim().parse().unwrap();
+    world.handlers().first().expect("one handler").end();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains(r#""event":"backoff""#)
+    });
+    let status = fs::read_to_string(format!("/proc/{escaped}/status")).unwrap();
+    let parent = format!("PPid:\t{}\n", world.daemon_pid());
+    kill(Pid::from_raw(escaped), Signal::SIGKILL).unwrap();
+    assert!(status.contains(&parent), "{status}");
+    until("the stray to be waited for", || {
+        !Path::new(&format!("/proc/{escaped}")).exists()
+    });
     world.stop();
 }
 

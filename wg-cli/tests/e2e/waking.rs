@@ -23,7 +23,7 @@ fn handler(world: &World) -> i32 {
 }
 
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let mut looks = 0_u64;
     while !is_so() {
         looks += 1;
