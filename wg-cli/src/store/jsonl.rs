@@ -277,8 +277,25 @@ pub fn find_rising(
     length: u64,
     place: impl Fn(&[u8]) -> Option<Ordering>,
 ) -> io::Result<Option<Vec<u8>>> {
-    // What is looked for begins at one of these offsets, if it is there.
+    let first = first_rising(file, length, &place)?;
+    Ok(first
+        .map(|(_, line)| line)
+        .filter(|line| place(line) == Some(Ordering::Equal)))
+}
+
+/// Looks by halves for the first line whose place is not less, in a file whose lines rise in that order; what has no place is passed
+/// over. Returns it and where it begins.
+///
+/// # Errors
+/// What the system says.
+pub fn first_rising(
+    file: &File,
+    length: u64,
+    place: impl Fn(&[u8]) -> Option<Ordering>,
+) -> io::Result<Option<(u64, Vec<u8>)>> {
+    // What is looked for begins at one of these offsets, unless it is what was found last.
     let (mut low, mut high) = (0, length);
+    let mut best = None;
     while low < high {
         let middle = low + (high - low) / 2;
         let mut from = middle;
@@ -291,16 +308,19 @@ pub fn find_rising(
             }
             from = begin + line.len() as u64 + 1;
             if let Some(place) = place(&line) {
-                break Some((place, line));
+                break Some((place, begin, line));
             }
         };
         match found {
-            Some((Ordering::Equal, line)) => return Ok(Some(line)),
-            Some((Ordering::Less, _)) => low = from,
-            Some((Ordering::Greater, _)) | None => high = middle,
+            Some((Ordering::Less, ..)) => low = from,
+            Some((Ordering::Equal | Ordering::Greater, begin, line)) => {
+                best = Some((begin, line));
+                high = middle;
+            }
+            None => high = middle,
         }
     }
-    Ok(None)
+    Ok(best)
 }
 
 /// Returns the first complete line that begins at `from` or later, and where it begins.

@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::cursor::{Cursor, read_cursor};
-use super::jsonl::{Appender, LinesBackwards};
+use super::jsonl::{Appender, LinesBackwards, first_rising};
 use super::message_log::{id_of, last_id_of};
 use super::messages::{Message, Side};
 use super::{StoreError, files};
@@ -20,21 +22,34 @@ pub enum Keep {
     Files(u32),
 }
 
-/// Moves what is done with on both sides to the archive if either file has more than `over` bytes, then removes what is archived
-/// beyond `keep`; returns whether anything was moved.
+/// Moves what is done with to the archive where a side has more than `over` bytes, then removes what is archived beyond `keep`; returns
+/// whether anything was moved.
 ///
-/// Both sides move together, so that what is removed later takes a message and its reply along. What has no reply yet is never moved
-/// (see [`rotate`]), and what was not moved is never removed.
+/// The other side moves along, so that what is removed later takes a message and its reply together. What has no reply yet is never moved
+/// (see [`rotate`]), and what was not moved is never removed. A side of which more is left than would be moved stays for now: what is left
+/// is written again, and behind a long backlog that would be all of it for each message.
 ///
 /// # Errors
 /// [`StoreError`]; whatever was moved until then can still be read.
 pub fn rotate_history(dir: &Path, over: u64, keep: Keep) -> Result<bool, StoreError> {
-    let length = |side: Side| fs::symlink_metadata(side.path(dir)).map_or(0, |file| file.len());
-    if [Side::Inbox, Side::Outbox].map(length).into_iter().max() <= Some(over) {
+    let sides = [Side::Inbox, Side::Outbox];
+    let is_long =
+        |side: &Side| fs::symlink_metadata(side.path(dir)).is_ok_and(|file| file.len() > over);
+    if !sides.iter().any(is_long) {
+        return Ok(false);
+    }
+    let cursor = read_cursor(dir, Cursor::Nex)?;
+    let mut ripe = Vec::new();
+    for side in sides {
+        if is_ripe(dir, side, cursor)? {
+            ripe.push(side);
+        }
+    }
+    if !ripe.iter().any(is_long) {
         return Ok(false);
     }
     let mut moved = false;
-    for side in [Side::Inbox, Side::Outbox] {
+    for side in ripe {
         moved |= rotate(dir, side, 0)?.is_some();
     }
     match keep {
@@ -43,6 +58,34 @@ pub fn rotate_history(dir: &Path, over: u64, keep: Keep) -> Result<bool, StoreEr
         Keep::Files(count) => remove_beyond(dir, count)?,
     }
     Ok(moved)
+}
+
+/// Whether at least as much of a side is done with as is not, looked for without reading it all.
+fn is_ripe(dir: &Path, side: Side, cursor: u64) -> Result<bool, StoreError> {
+    #[derive(Deserialize)]
+    struct Answering {
+        in_reply_to: u64,
+    }
+    let about = |line: &[u8]| match side {
+        Side::Inbox => id_of(line),
+        Side::Outbox => serde_json::from_slice::<Answering>(line)
+            .ok()
+            .map(|reply| reply.in_reply_to),
+    };
+    let path = side.path(dir);
+    let Some(file) = files::open_to_read(&path)? else {
+        return Ok(false);
+    };
+    let length = file
+        .metadata()
+        .map_err(StoreError::io("look at", &path))?
+        .len();
+    let stays = first_rising(&file, length, |line| {
+        Some(about(line)?.cmp(&cursor.saturating_add(1)))
+    })
+    .map_err(StoreError::io("read", &path))?;
+    let done_with = stays.map_or(length, |(begin, _)| begin);
+    Ok(done_with >= length - done_with)
 }
 
 /// Removes the oldest archived files beyond `count` of each side.

@@ -576,12 +576,52 @@ fn a_long_history_is_not_read_for_an_append_or_for_what_is_unanswered() {
 
 /// Returns how many bytes this thread has read so far.
 fn bytes_read() -> u64 {
+    transferred("rchar: ")
+}
+
+/// Returns how many bytes this thread has written so far.
+fn bytes_written() -> u64 {
+    transferred("wchar: ")
+}
+
+fn transferred(which: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/io").unwrap();
     text.lines()
-        .find_map(|line| line.strip_prefix("rchar: "))
+        .find_map(|line| line.strip_prefix(which))
         .unwrap()
         .parse()
         .unwrap()
+}
+
+#[test]
+fn a_long_backlog_over_the_limit_is_not_written_again_for_each_message_of_it() {
+    for backlog in [100, 800] {
+        let world = World::new();
+        let dir = world.session();
+        let text = "x".repeat(500);
+        for _ in 0..backlog {
+            ask(&dir, &text);
+        }
+        let mut written = 0;
+        for id in 1..=backlog {
+            reply(&dir, id);
+            advance_handler_cursors(&dir, id).unwrap();
+            let before = bytes_written();
+            messages::rotate_history(&dir, 10_000, messages::Keep::All).unwrap();
+            written += bytes_written() - before;
+        }
+        let whole = backlog * 1000;
+        assert!(
+            written < 3 * whole,
+            "{written} bytes were written to move less than {whole}"
+        );
+        for side in [Side::Inbox, Side::Outbox] {
+            assert_eq!(ids(&dir, side, 0), (1..=backlog).collect::<Vec<_>>());
+            let left = fs::metadata(side.path(&dir)).unwrap().len();
+            assert!(left <= 10_000, "{left} bytes stay when all is done");
+        }
+        assert_eq!(unanswered(&dir), [0; 0]);
+    }
 }
 
 #[test]
