@@ -112,6 +112,9 @@ struct Entry {
     has_unit: bool,
     /// The last reply that was seen, to tell a finished turn from other changes of the outbox.
     replies: u64,
+    /// Held from the change of a wish in the core until that wish is on the disk, by whoever carries out a person's verb, so that
+    /// two verbs that meet (a purge has a lane of its own) leave both telling the same. No other chat's verb waits for that.
+    wishing: Arc<Mutex<()>>,
 }
 
 /// The daemon of one workspace.
@@ -120,9 +123,6 @@ pub(crate) struct Daemon {
     workspace: Workspace,
     config: RwLock<Arc<Config>>,
     chats: Mutex<BTreeMap<ChatId, Entry>>,
-    /// Held from the change of a wish in its core until that wish is on the disk, by whoever carries out a person's verb, so
-    /// that two verbs that meet (a purge has a lane of its own) leave both telling the same.
-    wishing: Mutex<()>,
     driver: OnceLock<Handle>,
     watch: OnceLock<InboxWatch>,
     queue: CommandQueue,
@@ -226,7 +226,8 @@ impl Daemon {
         actor: &str,
         why: &str,
     ) -> Result<(), StoreError> {
-        let _in_order = self.wishing.lock();
+        let wishing = self.wishing(chat);
+        let _in_order = wishing.as_ref().map(|wishing| wishing.lock());
         let was = self.chats.lock().get(&chat).map(|entry| entry.core.wish());
         for act in self.told(chat, happened) {
             if let Act::PersistWish(wish) = act
@@ -240,6 +241,12 @@ impl Daemon {
             self.carry_out(chat, act);
         }
         Ok(())
+    }
+
+    /// What is held while a wish for this chat is carried out, if the chat is known.
+    fn wishing(&self, chat: ChatId) -> Option<Arc<Mutex<()>>> {
+        let chats = self.chats.lock();
+        chats.get(&chat).map(|entry| Arc::clone(&entry.wishing))
     }
 
     /// Tells the core of a chat what happened; returns what it wants done.
@@ -365,6 +372,7 @@ impl Daemon {
                 serves: false,
                 has_unit: false,
                 replies: 0,
+                wishing: Arc::default(),
             },
         );
     }

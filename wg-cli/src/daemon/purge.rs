@@ -143,7 +143,8 @@ fn retire(
 ) -> Vec<ChatId> {
     let mut marked = Vec::with_capacity(chosen.len());
     for chat in chosen {
-        let _in_order = daemon.wishing.lock();
+        let wishing = daemon.wishing(chat);
+        let _in_order = wishing.as_ref().map(|wishing| wishing.lock());
         let was = daemon
             .chats
             .lock()

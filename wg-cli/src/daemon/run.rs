@@ -241,7 +241,6 @@ impl Daemon {
             workspace: workspace.clone(),
             config: RwLock::new(Arc::new(config)),
             chats: Mutex::default(),
-            wishing: Mutex::default(),
             driver: std::sync::OnceLock::new(),
             watch: std::sync::OnceLock::new(),
             queue,

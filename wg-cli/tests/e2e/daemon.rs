@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
-use crate::world::{WATCHDOG, World};
+use crate::world::{Running, WATCHDOG, World};
 
 fn state_of(world: &World) -> Value {
     let state = ".wg/service/coordinator-state-0.json";
@@ -42,16 +42,54 @@ fn a_wish_that_the_graph_cannot_take_stands_in_neither_file() {
     }
 }
 
+/// Another process that has the lock of a file until it is hung up on, as one that was stopped with it would.
+fn lock(world: &World, file: &str) -> Running {
+    let script = format!(
+        "import fcntl, sys\nf = open('{file}', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('locked')\nsys.stdin.read()"
+    );
+    let mut holder = world.command("python3");
+    holder.args(["-u", "-c", &script]);
+    let mut holder = Running::of(holder);
+    assert_eq!(holder.line(), "locked");
+    holder
+}
+
+#[test]
+fn a_wish_for_one_chat_that_cannot_be_written_yet_delays_no_other_chats_wish() {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["chat", "new"]).ok();
+    let mut holder = lock(&world, ".wg/service/coordinator-state-0.json.lock");
+    let mut slow = world.start(&["chat", "stop", "0"]);
+    // Until it has come as far as the file.
+    loop {
+        let status = world.json(&["service", "status"]);
+        let lanes = status["lanes"]["in_use"].as_array().unwrap();
+        if lanes.iter().any(|lane| lane["lane"] == "command:0") {
+            break;
+        }
+    }
+    for verb in ["stop", "resume", "archive", "restore"] {
+        world.wg(&["chat", verb, "1"]).ok();
+    }
+    assert!(
+        slow.child.try_wait().unwrap().is_none(),
+        "the others waited for it"
+    );
+    holder.hang_up();
+    holder.finish().ok();
+    slow.finish().ok();
+    world.stop();
+}
+
 #[test]
 fn a_process_that_was_stopped_with_the_lock_of_one_chats_state_keeps_no_other_chat_waiting() {
     let world = World::with_workspace();
     world.wg(&["service", "start"]).ok();
     world.wg(&["chat", "new"]).ok();
     world.wg(&["chat", "new"]).ok();
-    let mut holder = world.command("python3");
-    holder.args(["-u", "-c", "import fcntl, sys\nf = open('.wg/service/coordinator-state-0.json.lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('locked')\nsys.stdin.read()"]);
-    let mut holder = crate::world::Running::of(holder);
-    assert_eq!(holder.line(), "locked");
+    let mut holder = lock(&world, ".wg/service/coordinator-state-0.json.lock");
     // Its start has to be written down first, and cannot be; the other chat is answered meanwhile.
     world.wg(&["chat", "send", "0", "first"]).ok();
     assert_eq!(
@@ -82,16 +120,6 @@ fn requests_that_wait_for_a_stopped_holder_of_a_file_keep_no_other_client_waitin
     world.wg(&["service", "start"]).ok();
     world.wg(&["chat", "new"]).ok();
     world.wg(&["chat", "new"]).ok();
-    let lock = |file: &str| {
-        let script = format!(
-            "import fcntl, sys\nf = open('{file}', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('locked')\nsys.stdin.read()"
-        );
-        let mut holder = world.command("python3");
-        holder.args(["-u", "-c", &script]);
-        let mut holder = crate::world::Running::of(holder);
-        assert_eq!(holder.line(), "locked");
-        holder
-    };
     let state = ".wg/service/coordinator-state-0.json.lock";
     let locked = [".wg/chat/.chat-0/inbox.jsonl.lock", state, ".wg/graph.lock"];
     let requests = [
@@ -100,7 +128,7 @@ fn requests_that_wait_for_a_stopped_holder_of_a_file_keep_no_other_client_waitin
         r#"{"cmd":"create_chat"}"#,
     ];
     for (file, request) in locked.iter().zip(requests) {
-        let mut holder = lock(file);
+        let mut holder = lock(&world, file);
         let clients: Vec<UnixStream> = (0..MANY)
             .map(|_| {
                 let mut client =
