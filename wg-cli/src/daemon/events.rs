@@ -2,84 +2,101 @@
 //! subscriber.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use supervisor::Notice;
 
+use super::event_writer::EventWriter;
 use crate::ipc::server::{ConnectionId, Poster};
 use crate::names::{EventKind, StartReason};
 use crate::notices;
 use crate::store::events::{EventLine, EventLog};
-
 use crate::store::graph::ChatId;
 use crate::why::LastVerdict;
 
-/// Writes events and hands them to whoever subscribed.
+/// How long it is waited for an event that is being written. Where somebody else has the file it is not waited for at all.
+const WRITTEN: Duration = Duration::from_secs(2);
+
+/// Has events written and hands them to whoever subscribed.
 #[derive(Debug)]
 pub(super) struct Events {
     log: EventLog,
-    /// Keeps the lines and what subscribers see in one order.
-    order: Mutex<()>,
+    writer: EventWriter,
+    outlets: Arc<Outlets>,
+}
+
+/// Whom the events go to.
+#[derive(Debug, Default)]
+struct Outlets {
     subscribers: Mutex<BTreeMap<ConnectionId, Option<ChatId>>>,
     poster: OnceLock<Poster>,
 }
 
-impl Events {
-    pub(super) fn new(log: EventLog) -> Self {
-        Self {
-            log,
-            order: Mutex::default(),
-            subscribers: Mutex::default(),
-            poster: OnceLock::new(),
-        }
-    }
-
-    pub(super) fn send_through(&self, poster: Poster) {
-        drop(self.poster.set(poster));
-    }
-
-    pub(super) fn subscribe(&self, connection: ConnectionId, chat: Option<ChatId>) {
-        self.subscribers.lock().insert(connection, chat);
-    }
-
-    pub(super) fn unsubscribe(&self, connection: ConnectionId) {
-        self.subscribers.lock().remove(&connection);
-    }
-
-    pub(super) fn is_subscribed(&self, connection: ConnectionId) -> bool {
-        self.subscribers.lock().contains_key(&connection)
-    }
-
-    /// Writes an event and hands it to the subscribers.
-    pub(super) fn write(&self, mut event: EventLine) {
-        let _order = self.order.lock();
-        match self.log.append(event.clone()) {
-            Ok(seq) => event.seq = seq,
-            Err(e) => {
-                log::error!(
-                    "an event could not be written: {}",
-                    crate::failure::Failure::from(e)
-                );
-                return;
-            }
-        }
+impl Outlets {
+    /// Hands an event that was written to the subscribers.
+    fn tell(&self, event: &EventLine) {
         let Some(poster) = self.poster.get() else {
             return;
         };
-        let mut bytes = serde_json::to_vec(&event).unwrap_or_default();
+        let subscribers = self.subscribers.lock();
+        if subscribers.is_empty() {
+            return;
+        }
+        let mut bytes = serde_json::to_vec(event).unwrap_or_default();
         bytes.push(b'\n');
         let bytes: Arc<[u8]> = bytes.into();
-        for (connection, wanted) in self.subscribers.lock().iter() {
+        for (connection, wanted) in subscribers.iter() {
             if wanted.is_none() || *wanted == event.chat_id {
                 poster.push(*connection, Arc::clone(&bytes));
             }
         }
     }
+}
+
+impl Events {
+    pub(super) fn new(log: EventLog) -> io::Result<Self> {
+        let outlets = Arc::new(Outlets::default());
+        let to = Arc::clone(&outlets);
+        let writer = EventWriter::start(log.clone(), move |event| to.tell(event))?;
+        Ok(Self {
+            log,
+            writer,
+            outlets,
+        })
+    }
+
+    pub(super) fn send_through(&self, poster: Poster) {
+        drop(self.outlets.poster.set(poster));
+    }
+
+    pub(super) fn subscribe(&self, connection: ConnectionId, chat: Option<ChatId>) {
+        self.outlets.subscribers.lock().insert(connection, chat);
+    }
+
+    pub(super) fn unsubscribe(&self, connection: ConnectionId) {
+        self.outlets.subscribers.lock().remove(&connection);
+    }
+
+    pub(super) fn is_subscribed(&self, connection: ConnectionId) -> bool {
+        self.outlets.subscribers.lock().contains_key(&connection)
+    }
+
+    /// Has an event written, without waiting for it.
+    pub(super) fn write(&self, event: EventLine) {
+        self.writer.write(event);
+    }
+
+    /// Waits until the events so far are written, so that whoever is answered next can read them; never for another process.
+    pub(super) fn settle(&self) -> bool {
+        self.writer.settle(WRITTEN)
+    }
 
     /// Sends a line to one connection.
     pub(super) fn push_to(&self, connection: ConnectionId, bytes: Arc<[u8]>) {
-        if let Some(poster) = self.poster.get() {
+        if let Some(poster) = self.outlets.poster.get() {
             poster.push(connection, bytes);
         }
     }

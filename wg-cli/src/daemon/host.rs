@@ -1,7 +1,7 @@
 //! What the supervisor's driver asks about chats: may this one start, how is it started, what did its end mean.
 //!
-//! Everything here runs on the driver's thread and is short: a few small files are read and written. The side lock of a state file, which
-//! others hold for the length of a write, is waited for no longer than [`LOCK`].
+//! Everything here runs on the driver's thread and is short: a few small files are read and written. A file whose lock another process has is
+//! not waited for: what has to be written before a start makes the start wait, everything else is written elsewhere.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -40,11 +40,8 @@ pub(super) const MARKER: &str = "WG_SESSION";
 /// How often a decision that cannot be taken just now is tried again.
 const NOT_NOW: Duration = Duration::from_secs(2);
 
-/// How long the lock of a state file may take: one process that was stopped with it must not keep every other chat waiting.
-const LOCK: Duration = Duration::from_millis(100);
-
-/// How long it may take on a thread that nobody waits for.
-const LOCK_ELSEWHERE: Duration = Duration::from_secs(30);
+/// How long the lock of a state file may take where this process itself has it, for the length of one write on another thread.
+const OWN_LOCK: Duration = Duration::from_millis(100);
 
 /// How much of the end of a log is evidence, in bytes.
 const TAIL: u64 = 2048;
@@ -89,8 +86,8 @@ impl ChatHost {
         };
         let (log, log_from) = handler_log(dir, daemon.config().service.log_max_size)?;
         let record = SpawnRecord { log_from, ..record };
-        ChatRecord::update_within(&daemon.workspace, chat, LOCK, |state| {
-            state.spawn = Some(record);
+        update_at_once(&daemon.workspace, chat, |state| {
+            state.spawn = Some(record.clone());
         })
         .map_err(io::Error::other)?;
         let mut command = Command::new(crate::self_exe());
@@ -155,7 +152,7 @@ impl Host for ChatHost {
             reason,
             after: NOT_NOW,
         };
-        let dir = match resolve::session_dir(&daemon.workspace, chat, Make::Yes) {
+        let dir = match resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO) {
             Ok(dir) => dir,
             Err(e) => {
                 return not_now(format!(
@@ -222,23 +219,21 @@ impl Host for ChatHost {
     fn spawned(&mut self, unit: UnitId, generation: Generation, pid: u32, start_ticks: u64) {
         self.descriptors.restore_for(pid);
         let chat = chat_of(unit);
-        let write_down = move |workspace: &Workspace, patience: Duration| {
-            ChatRecord::update_within(workspace, chat, patience, |state| {
-                if let Some(spawn) = &mut state.spawn
-                    && spawn.generation == generation.0
-                {
-                    spawn.pid = Some(pid);
-                    spawn.start_ticks = Some(start_ticks);
-                }
-            })
+        let write_down = move |state: &mut ChatRecord| {
+            if let Some(spawn) = &mut state.spawn
+                && spawn.generation == generation.0
+            {
+                spawn.pid = Some(pid);
+                spawn.start_ticks = Some(start_ticks);
+            }
         };
-        match write_down(&self.daemon.workspace, LOCK) {
-            Ok(_) => {}
+        match update_at_once(&self.daemon.workspace, chat, write_down) {
+            Ok(()) => {}
             Err(StoreError::Busy { .. }) => {
                 let daemon = Arc::clone(&self.daemon);
                 self.daemon
                     .in_lane(&format!("record:{}", chat.0), "spawn record", move || {
-                        if let Err(e) = write_down(&daemon.workspace, LOCK_ELSEWHERE) {
+                        if let Err(e) = ChatRecord::update(&daemon.workspace, chat, write_down) {
                             log::warn!("{chat}: the pid of handler {pid}: {e}");
                         }
                     });
@@ -353,6 +348,21 @@ impl Host for ChatHost {
 
     fn is_exempt(&mut self, pid: u32) -> bool {
         self.daemon.is_exempt(pid)
+    }
+}
+
+/// Changes the record of a chat without waiting for another process that has its lock.
+fn update_at_once(
+    workspace: &Workspace,
+    chat: ChatId,
+    change: impl Fn(&mut ChatRecord),
+) -> Result<(), StoreError> {
+    let update = |patience| ChatRecord::update_within(workspace, chat, patience, &change).map(drop);
+    match update(Duration::ZERO) {
+        Err(StoreError::Busy {
+            holder: Some(pid), ..
+        }) if pid == std::process::id() => update(OWN_LOCK),
+        done => done,
     }
 }
 

@@ -14,6 +14,7 @@
 pub(crate) mod books;
 pub(crate) mod boot;
 mod descriptors;
+mod event_writer;
 mod events;
 mod explain;
 mod holder;

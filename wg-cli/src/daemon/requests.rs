@@ -301,7 +301,7 @@ impl Daemon {
                             chat: caller_chat_id.map(|n| ChatId(n).to_string()),
                         },
                     };
-                    answer.send(&reply(purge::purge(
+                    let purged = purge::purge(
                         &daemon,
                         &options,
                         caller_chat_id.map(ChatId),
@@ -311,7 +311,9 @@ impl Daemon {
                                 daemon.events.push_to(from, format!("{line}\n").into_bytes().into());
                             }
                         },
-                    )));
+                    );
+                    daemon.events.settle();
+                    answer.send(&reply(purged));
                 });
             }
             Request::SetChatExecutor {
@@ -384,7 +386,9 @@ impl Daemon {
             .unwrap_or_else(|| "somebody over the socket".to_owned());
         let daemon = Arc::clone(self);
         self.in_lane(&format!("command:{}", chat.0), verb, move || {
-            answer.send(&reply(work(&daemon, chat, &actor)));
+            let done = work(&daemon, chat, &actor);
+            daemon.events.settle();
+            answer.send(&reply(done));
         });
     }
 

@@ -180,6 +180,7 @@ fn run_inner(
             env!("CARGO_PKG_VERSION")
         ),
     );
+    daemon.events.settle();
     told(&Word::Ready);
     if let Some(manager) = &manager {
         manager.ready();
@@ -237,6 +238,8 @@ impl Daemon {
         super::starts::configure(&queue, &config).map_err(|e| {
             Failure::new(ExitCode::Bug, "failed to make the lane of starts").caused_by(e)
         })?;
+        let events =
+            Events::new(events).map_err(|e| system("failed to start the writer of events", e))?;
         let daemon = Arc::new(Self {
             workspace: workspace.clone(),
             config: RwLock::new(Arc::new(config)),
@@ -247,7 +250,7 @@ impl Daemon {
             turns: super::turns::Turns::default(),
             starts: super::starts::Starts::default(),
             listeners: super::listeners::Listeners::default(),
-            events: Events::new(events),
+            events,
             control,
             paused: false.into(),
             booting: false.into(),
@@ -280,6 +283,9 @@ impl Daemon {
             None,
             &format!("daemon {} is down", std::process::id()),
         );
+        if !self.events.settle() {
+            log::error!("the last events were not written");
+        }
         log::info!("Daemon shutdown complete");
     }
 

@@ -106,19 +106,15 @@ impl fmt::Display for StoreError {
                 holder,
                 waited,
             } => {
-                let waited = clock::span(*waited);
                 match holder {
-                    Some(pid) => write!(
-                        f,
-                        "process {pid} has held the lock `{}` for over {waited}",
-                        path.display()
-                    ),
-                    None => write!(
-                        f,
-                        "the lock `{}` has been held for over {waited}",
-                        path.display()
-                    ),
+                    Some(pid) => write!(f, "process {pid} has")?,
+                    None => write!(f, "somebody has")?,
                 }
+                write!(f, " the lock `{}`", path.display())?;
+                if waited.is_zero() {
+                    return Ok(());
+                }
+                write!(f, ", for over {}", clock::span(*waited))
             }
             Self::NotARegularFile { path } => {
                 write!(f, "`{}` is not a regular file", path.display())

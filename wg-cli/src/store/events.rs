@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::graph::ChatId;
 use super::jsonl::{Appender, LinesBackwards};
-use super::{StoreError, Workspace, files, json};
+use super::{StoreError, Workspace, files, json, lock};
 use crate::clock::{self, Timestamp};
 use crate::names::{ChatState, EventKind};
 
@@ -101,7 +102,23 @@ impl EventLog {
     /// # Errors
     /// [`StoreError`]; nothing was written then.
     pub fn append(&self, mut event: EventLine) -> Result<u64, StoreError> {
-        let mut file = Appender::open(&self.path, |line| {
+        self.append_all(std::slice::from_mut(&mut event), lock::PATIENCE)?;
+        Ok(event.seq)
+    }
+
+    /// Appends events in their order under one lock, which is waited for no longer than `patience`, and gives them their numbers.
+    ///
+    /// # Errors
+    /// [`StoreError`]. An event that has no number then, which is 0, was not written, and neither was any after it.
+    pub fn append_all(
+        &self,
+        events: &mut [EventLine],
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut file = Appender::open_within(&self.path, patience, |line| {
             serde_json::from_slice::<EventLine>(line).is_ok()
         })?;
         let in_file =
@@ -111,13 +128,22 @@ impl EventLog {
             Some(seq) => seq,
             None => self.last_rotated_seq()?,
         };
-        event.seq = last + 1;
-        let line = json::line(&event);
-        if file.length() > 0 && file.length() + line.len() as u64 > self.max_size {
-            file.rotate(self.keep)?;
+        for (event, seq) in events.iter_mut().zip(last + 1..) {
+            event.seq = seq;
+            let line = json::line(&*event);
+            let written = if file.length() > 0 && file.length() + line.len() as u64 > self.max_size
+            {
+                file.rotate(self.keep)
+            } else {
+                Ok(())
+            }
+            .and_then(|()| file.append(&line, files::Durability::NoSync));
+            if written.is_err() {
+                event.seq = 0;
+                return written;
+            }
         }
-        file.append(&line, files::Durability::NoSync)?;
-        Ok(event.seq)
+        Ok(())
     }
 
     /// Returns the highest number in the rotated files, 0 if there are none.

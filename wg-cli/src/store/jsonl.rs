@@ -8,9 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StoreError;
 use super::files::{self, Durability, SideLock};
+use super::lock;
 
 /// How much of a file is read at a time, from its end backwards.
 const BLOCK: u64 = 8 * 1024;
@@ -35,7 +37,19 @@ impl Appender {
     /// # Errors
     /// [`StoreError::NotARegularFile`] or [`StoreError::Io`].
     pub fn open(path: &Path, is_whole: impl Fn(&[u8]) -> bool) -> Result<Self, StoreError> {
-        let lock = SideLock::acquire(&files::with_suffix(path, ".lock"))?;
+        Self::open_within(path, lock::PATIENCE, is_whole)
+    }
+
+    /// As [`Appender::open`], with the time given to wait for the lock.
+    ///
+    /// # Errors
+    /// As [`Appender::open`].
+    pub fn open_within(
+        path: &Path,
+        patience: Duration,
+        is_whole: impl Fn(&[u8]) -> bool,
+    ) -> Result<Self, StoreError> {
+        let lock = SideLock::acquire_within(&files::with_suffix(path, ".lock"), patience)?;
         let created = matches!(fs::symlink_metadata(path), Err(error) if files::absent(&error));
         let file = files::open(
             path,

@@ -1,10 +1,11 @@
 //! The one resolver: which chat a text means, and where a chat's session is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::graph::{ChatId, Graph};
 use super::registry::{self, Registry};
-use super::{StoreError, Workspace, files};
+use super::{StoreError, Workspace, files, lock};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
@@ -236,15 +237,33 @@ fn chats_here(graph: &Graph) -> String {
 /// # Errors
 /// [`StoreError::Corrupt`] for a registry that cannot be read, [`StoreError::Io`].
 pub fn session_dir(workspace: &Workspace, chat: ChatId, make: Make) -> Result<PathBuf, StoreError> {
-    let registry = Registry::load(workspace)?;
-    let place = place_of(workspace, chat, registry.as_ref());
-    match (place, make) {
-        (Place::There(dir) | Place::Would(dir), Make::No) | (Place::There(dir), Make::Yes) => {
-            Ok(dir)
+    match make {
+        Make::Yes => session_dir_within(workspace, chat, lock::PATIENCE),
+        Make::No => {
+            let registry = Registry::load(workspace)?;
+            Ok(match place_of(workspace, chat, registry.as_ref()) {
+                Place::There(dir) | Place::Would(dir) => dir,
+                Place::Unregistered => workspace.chat_root().join(chat.task_id()),
+            })
         }
-        (Place::Unregistered, Make::No) => Ok(workspace.chat_root().join(chat.task_id())),
-        (Place::Would(dir), Make::Yes) => files::create_directories(&dir).map(|()| dir),
-        (Place::Unregistered, Make::Yes) => register(workspace, chat),
+    }
+}
+
+/// As [`session_dir`], made where there is none; the registry's lock, which only a chat that is new to it needs, is waited for no longer
+/// than `patience`.
+///
+/// # Errors
+/// As [`session_dir`]; [`StoreError::Busy`] when the time is over.
+pub fn session_dir_within(
+    workspace: &Workspace,
+    chat: ChatId,
+    patience: Duration,
+) -> Result<PathBuf, StoreError> {
+    let registry = Registry::load(workspace)?;
+    match place_of(workspace, chat, registry.as_ref()) {
+        Place::There(dir) => Ok(dir),
+        Place::Would(dir) => files::create_directories(&dir).map(|()| dir),
+        Place::Unregistered => register(workspace, chat, patience),
     }
 }
 
@@ -289,8 +308,12 @@ fn place_of(workspace: &Workspace, chat: ChatId, registry: Option<&Registry>) ->
 }
 
 /// Makes a uuid directory for a chat and tells the registry, under its lock.
-fn register(workspace: &Workspace, chat: ChatId) -> Result<PathBuf, StoreError> {
-    files::locked(&Registry::lock_path(workspace), || {
+fn register(
+    workspace: &Workspace,
+    chat: ChatId,
+    patience: Duration,
+) -> Result<PathBuf, StoreError> {
+    files::locked_within(&Registry::lock_path(workspace), patience, || {
         // Somebody may have registered it, or removed the registry, while we waited.
         let registry = Registry::load(workspace)?;
         let dir = match (place_of(workspace, chat, registry.as_ref()), registry) {

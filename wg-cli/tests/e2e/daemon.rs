@@ -55,6 +55,35 @@ fn lock(world: &World, file: &str) -> Running {
 }
 
 #[test]
+fn a_process_that_was_stopped_with_the_lock_of_the_events_keeps_no_chat_waiting_and_no_event_is_lost()
+ {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "new"]).ok();
+    let mut holder = lock(&world, ".wg/service/events.jsonl.lock");
+    let before = world.read(".wg/service/events.jsonl");
+    // A start, a turn, a stop and a resume, each with its events.
+    assert_eq!(world.wg(&["chat", "first"]).ok().stdout, "first\n");
+    world.wg(&["chat", "stop", "0"]).ok();
+    world.wg(&["chat", "resume", "0"]).ok();
+    assert_eq!(world.wg(&["chat", "second"]).ok().stdout, "second\n");
+    assert_eq!(world.read(".wg/service/events.jsonl"), before);
+    holder.hang_up();
+    holder.finish().ok();
+    let events = world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.matches("\"event\":\"spawned\"").count() == 2 && text.ends_with('\n')
+    });
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let seqs: Vec<u64> = events.map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
+    let said = world.read(".wg/service/daemon.log");
+    assert!(said.contains("events wait to be written"), "{said}");
+    world.stop();
+}
+
+#[test]
 fn a_wish_for_one_chat_that_cannot_be_written_yet_delays_no_other_chats_wish() {
     let world = World::with_workspace();
     world.wg(&["service", "start"]).ok();

@@ -176,8 +176,9 @@ fn a_turn_whose_handler_hangs_goes_back_at_the_ceiling() {
     let done = world.wg(&["chat", "hello", "--coordinator", "1"]).ok();
     assert_eq!(done.stdout, "hello\n");
     wait_gone(handler);
-    let events = world.read(".wg/service/events.jsonl");
-    assert!(events.contains("turn_interrupted"), "{events}");
+    world.wait_for_file(".wg/service/events.jsonl", |events| {
+        events.contains("turn_interrupted")
+    });
     world.wg(&["service", "stop", "--force"]).ok();
     assert!(world.processes().is_empty());
 }

@@ -532,7 +532,9 @@ fn a_session_of_no_chat_is_made_named_and_removed_and_a_chats_is_kept() {
 
 /// How often the service said that the chat has nothing to do.
 fn idle_lines(world: &World) -> usize {
-    let events = fs::read_to_string(world.path(".wg/service/events.jsonl")).unwrap();
+    let events = world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("\"event\":\"idle\"") && text.ends_with('\n')
+    });
     events
         .lines()
         .filter(|line| {
