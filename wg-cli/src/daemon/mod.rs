@@ -38,6 +38,7 @@ mod starts;
 mod status;
 pub mod stop;
 mod turns;
+mod unread;
 pub(crate) mod wishes;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,7 @@ use inbox_watch::{Changed, InboxWatch};
 use listeners::Listeners;
 use starts::Starts;
 use turns::Turns;
+use unread::Counted;
 
 /// How long the borrowers of one lock may take to be gone.
 const BORROWERS: Duration = Duration::from_secs(5);
@@ -113,6 +115,8 @@ struct Entry {
     has_unit: bool,
     /// The last reply that was seen, to tell a finished turn from other changes of the outbox.
     replies: u64,
+    /// How many messages waited when that was last looked at.
+    unread: Option<Counted>,
     /// Held from the change of a wish in the core until that wish is on the disk, by whoever carries out a person's verb, so that
     /// two verbs that meet (a purge has a lane of its own) leave both telling the same. No other chat's verb waits for that.
     wishing: Arc<Mutex<()>>,
@@ -373,6 +377,7 @@ impl Daemon {
                 serves: false,
                 has_unit: false,
                 replies: 0,
+                unread: None,
                 wishing: Arc::default(),
             },
         );

@@ -1,9 +1,10 @@
 //! What the daemon tells of itself and of its chats.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::host::unit_of;
-use super::{Daemon, QUERY, explain, lanes};
+use super::{Daemon, Entry, QUERY, explain, lanes, unread};
 use crate::chat::Wish;
 use crate::clock;
 use crate::names::ChatState;
@@ -35,7 +36,7 @@ impl Daemon {
 
     /// Every chat with its true state.
     pub(super) fn rows(&self) -> Vec<crate::ops::ChatRow> {
-        let states: std::collections::BTreeMap<_, _> = self
+        let states: BTreeMap<_, _> = self
             .driver()
             .states(QUERY)
             .unwrap_or_default()
@@ -81,6 +82,24 @@ impl Daemon {
         } else {
             state
         }
+    }
+
+    /// How many messages of this chat wait.
+    pub(super) fn unread(&self, chat: ChatId) -> usize {
+        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
+            return 0;
+        };
+        let last =
+            |chats: &BTreeMap<ChatId, Entry>| chats.get(&chat).and_then(|entry| entry.unread);
+        let mut counted = last(&self.chats.lock());
+        let before = counted;
+        let unread = unread::count(&dir, &mut counted, clock::now()).unwrap_or(0);
+        if counted != before
+            && let Some(entry) = self.chats.lock().get_mut(&chat)
+        {
+            entry.unread = counted;
+        }
+        unread
     }
 
     /// Whether the handler of this chat has had the session: until then it is being started.

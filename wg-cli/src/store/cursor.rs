@@ -19,7 +19,7 @@ pub enum Cursor {
 }
 
 impl Cursor {
-    fn path(self, dir: &Path) -> PathBuf {
+    pub(super) fn path(self, dir: &Path) -> PathBuf {
         dir.join(match self {
             Self::Consumer => ".cursor",
             Self::Nex => ".nex-cursor",

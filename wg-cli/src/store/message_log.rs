@@ -301,6 +301,18 @@ pub fn unanswered(dir: &Path) -> Result<Vec<Message>, StoreError> {
     Ok(waiting)
 }
 
+/// Returns the files that decide what has no reply: while they stay as they are, so does [`unanswered`].
+///
+/// The archive is not among them: what moves there, or is removed there, leaves a trace in one of these.
+#[must_use]
+pub fn decides_what_waits(dir: &Path) -> [PathBuf; 3] {
+    [
+        Side::Inbox.path(dir),
+        Side::Outbox.path(dir),
+        Cursor::Nex.path(dir),
+    ]
+}
+
 /// Returns the replies to messages after the cursor.
 fn replies_after(dir: &Path, cursor: u64) -> Result<Vec<Message>, StoreError> {
     // Replies come in the order of the messages: what is before the reply to one at or below the cursor answers none of these.

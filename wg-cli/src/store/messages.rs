@@ -15,8 +15,8 @@ pub use super::cursor::{
 pub use super::files::Durability;
 use super::json;
 pub use super::message_log::{
-    Read, Tail, append, find_unanswered, last_id, next_unanswered, read_after, read_last,
-    unanswered,
+    Read, Tail, append, decides_what_waits, find_unanswered, last_id, next_unanswered, read_after,
+    read_last, unanswered,
 };
 pub use super::rotation::{Keep, rotate, rotate_history};
 use crate::clock::Timestamp;
