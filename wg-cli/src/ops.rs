@@ -431,13 +431,19 @@ pub fn interrupt(
 ///
 /// # Errors
 ///
-/// The daemon is there and does not answer.
-pub fn hold_off(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<(), Failure> {
-    if let Some(mut client) = daemon(workspace)? {
-        client.call(&Request::ReleaseChat(OneChat {
+/// The daemon is there and does not answer within the patience.
+pub fn hold_off(
+    workspace: &Workspace,
+    chat: ChatId,
+    caller: &Caller,
+    patience: Patience,
+) -> Result<(), Failure> {
+    if let Some(mut client) = running(Client::connect_within(workspace, patience))? {
+        let request = Request::ReleaseChat(OneChat {
             chat_id: chat.0,
             actor: Some(caller.actor.clone()),
-        }))?;
+        });
+        client.call_within(&request, patience.at_most(CALL_PATIENCE))?;
     }
     Ok(())
 }

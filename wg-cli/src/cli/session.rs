@@ -21,6 +21,7 @@ use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller};
+use crate::patience::Patience;
 use crate::store::workspace::Workspace;
 
 pub(super) fn run(cx: &Context<'_>, command: SessionCommand) -> Outcome {
@@ -271,10 +272,14 @@ fn live_holder(cx: &Context<'_>, target: &Target) -> Outcome<Option<Holder>> {
     Ok(held.holder)
 }
 
-/// The service must not take back at once what is released to a person.
-fn let_the_service_hold_off(workspace: &Workspace, target: &Target) -> Outcome<()> {
+/// How long the service may take to answer those who do not wait for the session itself.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
+/// The service must not take back at once what is released to a person, who waits for it no longer than for the session.
+fn let_the_service_hold_off(workspace: &Workspace, target: &Target, wait: Duration) -> Outcome<()> {
+    let patience = Patience::For(wait.max(SHORTEST_WAIT));
     match target.chat {
-        Some(chat) => ops::hold_off(workspace, chat, &Caller::from_env()),
+        Some(chat) => ops::hold_off(workspace, chat, &Caller::from_env(), patience),
         None => Ok(()),
     }
 }
@@ -287,7 +292,8 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
     let mut handover = Handover::of(&target, holder.as_ref());
     handover.was_held = held;
     if held {
-        let_the_service_hold_off(&workspace, &target)?;
+        let until = clock::steady() + args.wait;
+        let_the_service_hold_off(&workspace, &target, args.wait)?;
         session_lock::request_release(&target.dir).map_err(|error| {
             Failure::new(
                 ExitCode::System,
@@ -295,7 +301,7 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
             )
             .caused_by(error)
         })?;
-        match session_lock::wait_free(&target.dir, clock::steady() + args.wait) {
+        match session_lock::wait_free(&target.dir, until) {
             Ok(Freed::Taken { by }) => {
                 handover.free = false;
                 handover.taken_by = Some(HolderView::of(&by));
@@ -341,7 +347,7 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
     let holder = live_holder(cx, &target)?;
     let mut handover = Handover::of(&target, holder.as_ref());
     if target.dir.exists() {
-        let_the_service_hold_off(&workspace, &target)?;
+        let_the_service_hold_off(&workspace, &target, args.grace)?;
         let policy = TakeoverPolicy {
             request_grace: if args.force {
                 Duration::ZERO

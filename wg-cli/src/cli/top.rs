@@ -30,6 +30,7 @@ use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller, ChatChange, ChatRow};
+use crate::patience::Patience;
 use crate::store::graph::ChatId;
 use crate::store::resolve::{self, Make};
 use crate::store::watch::{DirWatch, Woke};
@@ -237,7 +238,7 @@ impl Live<'_> {
         self.screen.say(format!("asking for {chat} …"));
         let workspace = self.workspace.clone();
         self.deeds.start(move || {
-            ops::hold_off(&workspace, chat, &Caller::from_env())?;
+            ops::hold_off(&workspace, chat, &Caller::from_env(), Patience::Forever)?;
             let dir = resolve::session_dir(&workspace, chat, Make::Yes)?;
             session_lock::request_release(&dir).map_err(|error| {
                 Failure::new(

@@ -1,11 +1,18 @@
 //! What `wg` refuses, and what it says, where the place it is run in is not what it should be: somebody else's workspace, a directory
-//! that is gone, a limit on files, names that mean the workspace's own files.
+//! that is gone, a limit on files, a service that does not answer, names that mean the workspace's own files.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::errors::told;
-use crate::world::World;
+use crate::world::{WATCHDOG, World};
 
 /// An agent that leaves a trace where it runs.
 const CANARY: &str = "[service]\nagent = \"canary\"\n[agents.canary]\ncommand = [\"sh\", \"-c\", \": > ran; cat\"]\n";
@@ -142,4 +149,50 @@ fn what_was_parked_for_its_settings_is_tried_again_when_they_were_mended_while_n
     fs::write(&settings, "[service]\nagent = \"echo\"\n").unwrap();
     assert_eq!(world.wg(&["up", "two"]).ok().stdout, "two\n");
     world.stop();
+}
+
+/// A service that greets and never answers what comes next; tells of each such request.
+fn deaf_service(world: &World) -> (JoinHandle<()>, Receiver<UnixStream>) {
+    fs::create_dir_all(world.path(".wg/service")).unwrap();
+    let listener = UnixListener::bind(world.path(".wg/service/daemon.sock")).unwrap();
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        for _ in 0..2 {
+            let (client, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+            lines.next().unwrap().unwrap();
+            writeln!(&client, "{{\"ok\":true}}").unwrap();
+            lines.next().unwrap().unwrap();
+            tell.send(client).unwrap();
+        }
+    });
+    (thread, told)
+}
+
+#[test]
+fn who_asks_for_a_release_waits_for_the_service_no_longer_than_for_the_session() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let holder = world.sh(
+        "setsid sleep 600 </dev/null >/dev/null 2>&1 & S=$!; printf '%s\\n%s\\nchat-nex\\n' $S \"$(date -Iseconds)\" > .wg/chat/.chat-0/.handler.pid; echo $S",
+        b"",
+    );
+    let (service, asked) = deaf_service(&world);
+    let mut patient = world.start(&["session", "release", "0", "--wait", "600"]);
+    let client = asked.recv_timeout(WATCHDOG).unwrap();
+    world
+        .wg(&["session", "release", "0", "--wait", "1"])
+        .with_code(69);
+    assert!(
+        patient.child.try_wait().unwrap().is_none(),
+        "it waited as long as somebody with more patience"
+    );
+    writeln!(&client, "{{\"ok\":true}}").unwrap();
+    kill(
+        Pid::from_raw(holder.stdout.trim().parse().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    patient.finish().ok();
+    service.join().unwrap();
 }
