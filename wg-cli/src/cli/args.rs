@@ -319,7 +319,7 @@ pub struct Up {
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
     /// Give up waiting for a reply after this time, such as 30, 2m [default: never]
-    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", value_parser = parse_span, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// The message; `-` reads it from stdin
     #[arg(value_name = "MESSAGE")]
@@ -485,6 +485,9 @@ pub enum Shell {
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     const FORMS: &str =
         "a time is a number of seconds such as 10 or 0.5, or has a unit: 500ms, 30s, 2m, 1h";
+    if text.starts_with('-') {
+        return Err(format!("a time is not negative: {FORMS}"));
+    }
     let digits_end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

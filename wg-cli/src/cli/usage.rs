@@ -94,6 +94,10 @@ fn cause(error: &clap::Error, args: &[OsString]) -> String {
             "a whole number is wanted here",
         )
         .replace(
+            "cannot parse integer from empty string",
+            "a whole number is wanted here",
+        )
+        .replace(
             "number too large to fit in target type",
             "the number is too large",
         )

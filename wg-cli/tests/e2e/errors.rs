@@ -539,3 +539,22 @@ fn a_list_of_a_folder_that_is_no_workspace_writes_nothing_into_it() {
     told(&world.wg(&["chat", "list"]), 1, &["does not exist"]);
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 0);
 }
+
+#[test]
+fn a_negative_time_is_told_for_what_it_is_wherever_a_time_is_taken() {
+    let world = World::with_workspace();
+    for command in [
+        &["chat", "hello", "--timeout", "-1"][..],
+        &["chat", "hello", "--timeout=-1"],
+        &["session", "release", "0", "--wait", "-1"],
+        &["session", "takeover", "0", "--grace", "-0.5"],
+        &["lock", "run", "--wait", "-1", "--", "true"],
+    ] {
+        let refused = world.wg(command).with_code(2);
+        assert!(
+            refused.stderr.contains("a time is not negative"),
+            "{}",
+            refused.stderr
+        );
+    }
+}

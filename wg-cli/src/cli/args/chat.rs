@@ -41,7 +41,7 @@ pub struct Flat {
     #[arg(long, visible_alias = "chat", value_name = "REF", default_value = "0")]
     pub coordinator: String,
     /// Give up waiting after this time, such as 30, 2m
-    #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_span, allow_negative_numbers = true)]
     pub timeout: Duration,
     /// Exit 0 also where no reply came in time or the chat failed
     #[arg(long)]

@@ -74,7 +74,7 @@ pub struct Run {
     #[arg(long, value_name = "D")]
     pub dir: Option<PathBuf>,
     /// How long to wait for the directory, such as 10, 2m [default: not at all]
-    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", value_parser = parse_span, allow_negative_numbers = true)]
     pub wait: Option<Duration>,
     /// What others are told about the lock
     #[arg(long, value_name = "TEXT")]
@@ -121,7 +121,7 @@ pub struct Release {
     #[arg(value_name = "D")]
     pub directory: PathBuf,
     /// How long to wait until it is free, such as 10, 2m
-    #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_span, allow_negative_numbers = true)]
     pub wait: Duration,
     /// After the wait: end the holder; also end another's hold
     #[arg(long)]

@@ -285,6 +285,6 @@ pub struct Purge {
     #[arg(long)]
     pub force_unproven: bool,
     /// Leave after this time with code 124, such as 10, 2m [default: wait]
-    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", value_parser = parse_span, allow_negative_numbers = true)]
     pub wait: Option<Duration>,
 }

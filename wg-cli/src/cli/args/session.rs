@@ -91,7 +91,7 @@ pub struct Release {
     #[arg(value_name = "REF")]
     pub session: String,
     /// How long to wait until it is free, such as 10, 2m
-    #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = parse_span, allow_negative_numbers = true)]
     pub wait: Duration,
 }
 
@@ -108,7 +108,7 @@ pub struct Takeover {
     #[arg(long)]
     pub allow_unproven: bool,
     /// How long the holder has to leave by itself
-    #[arg(long, value_name = "TIME", default_value = "30", value_parser = parse_span)]
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = parse_span, allow_negative_numbers = true)]
     pub grace: Duration,
 }
 
