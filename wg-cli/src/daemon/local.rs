@@ -31,6 +31,9 @@ use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
 use crate::why::Explanation;
 
+/// The highest number that a chat can be given by whoever makes it: the next one is one more than the highest there is.
+const HIGHEST_WANTED: u32 = 999_999_999;
+
 /// Makes a chat in the graph, with its session directory.
 ///
 /// # Errors
@@ -63,6 +66,13 @@ pub fn create_chat(
     let config = Config::load(workspace)?;
     if let Some(agent) = &wanted.executor {
         AgentSpec::named(&config, agent)?;
+    }
+    if wanted.id.is_some_and(|id| id > HIGHEST_WANTED) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!("a chat's number is at most {HIGHEST_WANTED}, so that others can follow it"),
+        )
+        .with_cure("--id chat-99, or leave it out for the next free one"));
     }
     let id = wanted.id.map(ChatId);
     let new = NewChat {

@@ -541,6 +541,28 @@ fn a_list_of_a_folder_that_is_no_workspace_writes_nothing_into_it() {
 }
 
 #[test]
+fn a_number_of_a_chat_that_would_leave_none_after_it_is_refused() {
+    let world = World::with_workspace();
+    for running in [false, true] {
+        if running {
+            world.wg(&["service", "start"]).ok();
+        }
+        for id in ["4294967295", "1000000000"] {
+            let refused = world.wg(&["chat", "new", "--id", id]).with_code(2);
+            assert!(
+                refused.stderr.contains("at most 999999999"),
+                "{}",
+                refused.stderr
+            );
+        }
+    }
+    world.wg(&["chat", "new", "--id", "chat-999999999"]).ok();
+    let next = world.json(&["chat", "new"]);
+    assert_eq!(next["chat_id"], 1_000_000_000);
+    world.stop();
+}
+
+#[test]
 fn a_negative_time_is_told_for_what_it_is_wherever_a_time_is_taken() {
     let world = World::with_workspace();
     for command in [
