@@ -311,12 +311,15 @@ impl Config {
         section.set(
             &mut service.memory_cap,
             "memory_cap",
-            &format!("\"auto\", \"off\" or {A_SIZE}"),
+            &format!(
+                "\"auto\", \"off\" or {A_SIZE}, from 1MiB on; a number without a unit is bytes"
+            ),
             |value| match value.as_str() {
                 Some("auto") => Some(MemoryCap::Auto),
                 Some("off") => Some(MemoryCap::Off),
+                // No process fits into less, so every turn would be ended.
                 Some(_) | None => setting::size(value)
-                    .filter(|bytes| *bytes > 0)
+                    .filter(|bytes| *bytes >= 1 << 20)
                     .map(MemoryCap::Bytes),
             },
         )?;

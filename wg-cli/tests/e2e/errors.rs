@@ -580,3 +580,20 @@ fn a_negative_time_is_told_for_what_it_is_wherever_a_time_is_taken() {
         );
     }
 }
+
+#[test]
+fn a_cap_on_memory_into_which_no_process_fits_is_refused_with_the_unit() {
+    let world = World::with_workspace();
+    for cap in ["\"1\"", "1", "\"1023KiB\""] {
+        let text = format!("[service]\nmemory_cap = {cap}\n");
+        fs::write(world.path(".wg/config.toml"), text).unwrap();
+        let refused = world.wg(&["service", "start"]).with_code(78);
+        assert!(
+            refused
+                .stderr
+                .contains("from 1MiB on; a number without a unit is bytes"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
