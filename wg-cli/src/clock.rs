@@ -105,6 +105,16 @@ impl Timestamp {
     pub fn ago(self, now: Self) -> String {
         span(now.since(self))
     }
+
+    /// Returns how long ago this was, in words: `a moment ago`, `12 s ago`.
+    #[must_use]
+    pub fn ago_in_words(self, now: Self) -> String {
+        if now.since(self) < Duration::from_secs(1) {
+            "a moment ago".to_owned()
+        } else {
+            format!("{} ago", self.ago(now))
+        }
+    }
 }
 
 /// Returns a time span for people, in its largest whole unit: `0 s`, `12 min`, `2 h`, `3 d`.
@@ -209,6 +219,16 @@ mod tests {
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), told);
         }
+    }
+
+    #[test]
+    fn what_was_just_now_is_not_told_in_no_seconds() {
+        let at = Timestamp::from_millis(1_000_000);
+        let after = |millis: i64| at.ago_in_words(Timestamp::from_millis(1_000_000 + millis));
+        assert_eq!(after(-5_000), "a moment ago");
+        assert_eq!(after(999), "a moment ago");
+        assert_eq!(after(1_000), "1 s ago");
+        assert_eq!(after(7_200_000), "2 h ago");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Explanation {
                 .unwrap_or_default();
             line(
                 "last",
-                &format!("{pid}{} ({} ago)", last.text, last.at.ago(now)),
+                &format!("{pid}{} ({})", last.text, last.at.ago_in_words(now)),
             );
         }
         line("next", &self.next);

@@ -61,7 +61,7 @@ impl HolderView {
     /// `pid 4711 (chat-nex) since 2 h ago`.
     fn to_text(&self, now: Timestamp) -> String {
         let since = Timestamp::parse(&self.since)
-            .map(|since| format!(" since {} ago", since.ago(now)))
+            .map(|since| format!(" since {}", since.ago_in_words(now)))
             .unwrap_or_default();
         format!("pid {} ({}){since}", self.pid, self.kind)
     }

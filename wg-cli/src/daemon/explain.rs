@@ -214,10 +214,8 @@ pub(super) fn words(known: &Known) -> Explanation {
             .map(|cwd| format!("  cwd {}", cwd.display()))
             .unwrap_or_default();
         // Relative, as everything that a person reads; what the holder wrote where that is no time.
-        let since = Timestamp::parse(&holder.since).map_or_else(
-            || holder.since.clone(),
-            |at| format!("{} ago", at.ago(clock::now())),
-        );
+        let since = Timestamp::parse(&holder.since)
+            .map_or_else(|| holder.since.clone(), |at| at.ago_in_words(clock::now()));
         fact(
             "holder",
             format!("pid {}  {}  since {since}{place}", holder.pid, holder.kind),
@@ -296,7 +294,7 @@ pub(super) fn words(known: &Known) -> Explanation {
     let decided = |what: &str, at: Option<Timestamp>| {
         let by = known.record.wish_actor.as_deref().unwrap_or("somebody");
         let when = at
-            .map(|at| format!(" {} ago", at.ago(clock::now())))
+            .map(|at| format!(" {}", at.ago_in_words(clock::now())))
             .unwrap_or_default();
         format!("{what} by {by}{when}")
     };

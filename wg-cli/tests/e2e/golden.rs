@@ -78,6 +78,7 @@ pub(crate) fn normalise(world: &World, text: &str) -> String {
             .replace(path.to_str().unwrap(), name);
     }
     let words = replace_counts_before_units(&replace_numbers_after(&replace_times(&text)));
+    let words = words.replace("a moment ago", "[SPAN] ago");
     squeeze(&replace_live_pids(world, &words))
 }
 

@@ -158,7 +158,7 @@ pub(in crate::cli) fn print_one(
     };
     let age = cx
         .report
-        .paint(Paint::Faint, &format!("{} ago", message.timestamp.ago(now)));
+        .paint(Paint::Faint, &message.timestamp.ago_in_words(now));
     cx.report
         .line(&format!("{} {age}", cx.report.paint(paint, &speaker)))?;
     cx.report

@@ -94,10 +94,7 @@ impl Shown {
             "cwd",
             self.cwd.as_ref().map(|cwd| cwd.display().to_string()),
         );
-        fact(
-            "created",
-            self.created_at.map(|at| format!("{} ago", at.ago(now))),
-        );
+        fact("created", self.created_at.map(|at| at.ago_in_words(now)));
         fact(
             "messages",
             Some(format!(

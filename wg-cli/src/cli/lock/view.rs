@@ -47,7 +47,7 @@ impl Holder {
     /// `pid 4711 (lock-run) since 2 h ago`.
     pub(super) fn to_text(&self, now: Timestamp) -> String {
         let since = Timestamp::parse(&self.since)
-            .map(|since| format!(" since {} ago", since.ago(now)))
+            .map(|since| format!(" since {}", since.ago_in_words(now)))
             .unwrap_or_default();
         format!("pid {} ({}){since}", self.pid, self.kind)
     }
