@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -48,7 +48,8 @@ pub struct RunOptions {
 }
 
 /// Runs the command until it is done, given up or told to end, and returns the code to exit with: that of its last ending,
-/// 128 + n for a signal, 127 or 126 for a program that cannot be started.
+/// 128 + n for a signal, 127 or 126 for a program that cannot be started. Where a signal ends a wait between two runs it is 128 + n
+/// for that signal, whatever the last run left with: no run ended because of it.
 ///
 /// `tell` gets every event.
 ///
@@ -188,21 +189,26 @@ struct Told {
     to_end_by: AtomicI32,
     /// The code that says why the command could not be started, 0 if it could.
     not_started: AtomicU8,
+    /// A run ended after that signal, or the command was done without it.
+    ended: AtomicBool,
 }
 
 impl Told {
     /// The code of what happened last: as a shell would say it.
     fn code_after(&self, outcome: &Outcome) -> u8 {
         let not_started = self.not_started.load(Ordering::SeqCst);
-        let to_end_by = self.to_end_by.load(Ordering::SeqCst);
-        match outcome.shell_code() {
+        let by_signal = u8::try_from(self.to_end_by.load(Ordering::SeqCst))
+            .ok()
+            .filter(|number| *number != 0)
+            .map(|number| 128 + number);
+        match (outcome, by_signal) {
+            // It waited for its next run, or was not even started yet.
+            (Outcome::Done { .. }, Some(code)) if !self.ended.load(Ordering::SeqCst) => code,
             _ if not_started != 0 => not_started,
-            Some(code) => code,
-            // It was not even started yet.
-            None => u8::try_from(to_end_by)
-                .ok()
-                .filter(|number| *number != 0)
-                .map_or(ExitCode::Failed.code(), |number| 128 + number),
+            (_, by_signal) => outcome
+                .shell_code()
+                .or(by_signal)
+                .unwrap_or(ExitCode::Failed.code()),
         }
     }
 }
@@ -250,6 +256,7 @@ impl Host for OneCommand {
         // The terminal tells the command at the same moment as this program, which may be slower.
         if ended.stop_asked || self.told.to_end_by.load(Ordering::SeqCst) != 0 {
             seen.asked = Some(Asked::Stop);
+            self.told.ended.store(true, Ordering::SeqCst);
         }
         let verdict = self.rules.classify(&seen);
         let line = EventLine::new(None, EventKind::Exited, format!("{} {verdict}", ended.pid));
@@ -293,6 +300,9 @@ impl Host for OneCommand {
     }
 
     fn notice(&mut self, _unit: UnitId, notice: &Notice) {
+        if matches!(notice, Notice::Finished) {
+            self.told.ended.store(true, Ordering::SeqCst);
+        }
         if let Some(event) = notices::event(notice, "process", "", |kind, text| {
             EventLine::new(None, kind, text)
         }) {

@@ -201,3 +201,19 @@ fn a_reader_of_the_events_who_does_not_read_delays_nothing_that_is_supervised() 
     wait_gone(one.pid());
     assert!(one.finish().code() < 256);
 }
+
+#[test]
+fn a_signal_that_ends_a_wait_between_two_runs_is_what_it_leaves_with() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let world = World::new();
+        let policy = "[supervisor]\nbackoff_first = \"600s\"\nbackoff_cap = \"600s\"\n";
+        fs::write(world.path("patient.toml"), policy).unwrap();
+        let mut command = world.command("/bin/sh");
+        let run = format!("exec '{WG}' run --policy patient.toml --events -- false 2> events");
+        command.args(["-c", &run]);
+        let waiting = Running::of(command);
+        world.wait_for_file("events", |text| text.contains("\"event\":\"backoff\""));
+        tell(&waiting, signal);
+        waiting.finish().with_code(128 + signal as i32);
+    }
+}
