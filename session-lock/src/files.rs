@@ -152,12 +152,17 @@ pub(crate) fn read_small(file: &File) -> io::Result<Vec<u8>> {
 }
 
 /// Creates a file that is to be renamed into its place. What a killed process left there, or somebody planted, is
-/// removed: nothing in its place is ever followed, waited for or written to.
+/// removed, unless it is a folder with something in it: nothing in its place is ever followed, waited for or written to.
 pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
     let create = || File::options().write(true).create_new(true).open(path);
     match create() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(path)?;
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                    std::fs::remove_dir(path)?;
+                }
+                removed => removed?,
+            }
             create()
         }
         created => created,

@@ -366,10 +366,15 @@ impl Entry {
     fn replace(&self, name: &str, note: &Note) -> Result<(), DirLockError> {
         let (path, beside) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let text = note.format(&crate::time::format(SystemTime::now()));
+        // A folder with something in it, which nobody removes for its owner.
+        let in_the_way = |error: &io::Error| error.kind() == io::ErrorKind::DirectoryNotEmpty;
+        let mut file = match files::create_anew(&beside) {
+            Err(error) if in_the_way(&error) => return Err(DirLockError::Corrupt { path: beside }),
+            created => created.map_err(failed("write", &beside))?,
+        };
         // A hold must survive a power cut, so it is on the disk before it has its name.
-        let written = files::create_anew(&beside)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&beside, &path));
+        let written = file.write_all(&text).and_then(|()| file.sync_all());
+        let written = written.and_then(|()| fs::rename(&beside, &path));
         written.map_err(failed("write", &path))
     }
 

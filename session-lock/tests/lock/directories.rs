@@ -38,6 +38,31 @@ impl Place {
     }
 }
 
+#[test]
+fn a_folder_in_the_place_of_a_note_that_is_being_written_goes_or_is_named() {
+    let place = Place::new();
+    drop(place.try_lock("above").expect("free"));
+    let entry = DirLock::status(&place.registry(), &place.dir("above"))
+        .expect("an entry")
+        .entry;
+    let in_the_way = entry.join("note.new");
+    fs::create_dir(&in_the_way).expect("a folder");
+    drop(place.try_lock("above").expect("an empty folder is removed"));
+    fs::create_dir(&in_the_way).expect("a folder");
+    fs::write(in_the_way.join("somebodys"), "work").expect("a file");
+    let refused = place.try_lock("above").expect_err("it is in the way");
+    assert!(
+        matches!(&refused, DirLockError::Corrupt { path } if *path == in_the_way),
+        "{refused:?}"
+    );
+    assert_eq!(
+        fs::read(in_the_way.join("somebodys")).expect("it stays"),
+        b"work"
+    );
+    fs::remove_dir_all(&in_the_way).expect("removed by a person");
+    drop(place.try_lock("above").expect("free"));
+}
+
 #[track_caller]
 fn assert_held(outcome: Result<DirLock, DirLockError>, through: &Path) {
     let error = outcome.expect_err("it is held");
