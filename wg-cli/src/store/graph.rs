@@ -28,6 +28,8 @@ pub struct Graph {
     lines: Vec<Line>,
     // Where each task is: the last line of an id counts.
     index: HashMap<String, usize>,
+    // The chats whose session was made for a line that is not written yet.
+    made: Vec<ChatId>,
 }
 
 /// A graph and what was wrong with its file.
@@ -176,7 +178,8 @@ impl Graph {
         bytes
     }
 
-    /// Changes the graph under its lock. Nothing is written if nothing was changed or if `change` fails.
+    /// Changes the graph under its lock. Nothing is written if nothing was changed or if `change` fails; the sessions of chats that
+    /// were added and could not be written are taken away again.
     ///
     /// Lock order: the graph's lock is taken before the registry's and before that of any session.
     ///
@@ -195,11 +198,20 @@ impl Graph {
                 // Those who show the graph tell it; every change would only repeat it.
                 log::debug!("{warning}");
             }
-            let result = change(&mut graph)?;
-            if graph.is_changed() {
-                files::replace_atomically(&workspace.graph_path(), &graph.to_bytes())?;
+            let done = change(&mut graph).and_then(|result| {
+                if graph.is_changed() {
+                    files::replace_atomically(&workspace.graph_path(), &graph.to_bytes())?;
+                }
+                Ok(result)
+            });
+            if done.is_err() {
+                for chat in &graph.made {
+                    if let Err(error) = resolve::unmake_session(workspace, *chat) {
+                        log::warn!("the session of {chat}, which was not made, stays: {error}");
+                    }
+                }
             }
-            Ok(result)
+            done
         })
     }
 
@@ -380,7 +392,10 @@ impl Graph {
             "cycle_config",
             json!({ "max_iterations": 0, "no_converge": true }),
         );
-        // The directory first: the number is then taken even if the line never gets written.
+        // The directory first: the number is then taken even if we are killed before the line is written.
+        if !resolve::session_dir(workspace, id, resolve::Make::No)?.is_dir() {
+            self.made.push(id);
+        }
         resolve::session_dir(workspace, id, resolve::Make::Yes)?;
         self.add_task(task)?;
         Ok(id)

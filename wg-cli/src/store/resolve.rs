@@ -334,6 +334,30 @@ fn register(
     })
 }
 
+/// Takes the session of a chat away again that could not be made, unless something is in it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unmake_session(workspace: &Workspace, chat: ChatId) -> Result<(), StoreError> {
+    let dir = session_dir(workspace, chat, Make::No)?;
+    match std::fs::remove_dir(&dir) {
+        Err(error) if !files::absent(&error) => return Err(StoreError::io("remove", &dir)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    if Registry::load(workspace)?.is_none() {
+        return Ok(());
+    }
+    files::locked(&Registry::lock_path(workspace), || {
+        let Some(mut registry) = Registry::load(workspace)? else {
+            return Ok(());
+        };
+        match registry.session_of(chat) {
+            Some(session) if registry.remove(&session.uuid) => registry.save(),
+            Some(_) | None => Ok(()),
+        }
+    })
+}
+
 /// Brings a session that the earlier tool moved to `chat/.archive` back to its place, and tells the registry. Returns whether it did.
 ///
 /// Without this that tool would begin a second history for a chat that was restored. A directory that is in the place already is the

@@ -597,3 +597,38 @@ fn a_cap_on_memory_into_which_no_process_fits_is_refused_with_the_unit() {
         );
     }
 }
+
+#[test]
+fn a_chat_that_could_not_be_made_leaves_nothing_and_its_number_is_free() {
+    for registry in [false, true] {
+        let world = World::with_workspace();
+        // The line of another tool makes the graph longer than what may be written below; the registry of sessions is not.
+        let other = format!(
+            "{{\"kind\":\"task\",\"id\":\"other\",\"title\":\"{}\",\"status\":\"open\"}}\n",
+            "x".repeat(5_000)
+        );
+        fs::write(world.path(".wg/graph.jsonl"), other).unwrap();
+        fs::create_dir_all(world.path(".wg/chat")).unwrap();
+        if registry {
+            let none = "{\"version\":0,\"sessions\":{}}";
+            fs::write(world.path(".wg/chat/sessions.json"), none).unwrap();
+        }
+        let sessions = || {
+            let names = fs::read_dir(world.path(".wg/chat")).unwrap();
+            let mut names: Vec<String> = names
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| !name.starts_with("sessions.json"))
+                .collect();
+            names.sort();
+            names
+        };
+        let refused = world.sh_unchecked(&format!(
+            "prlimit --fsize=4000 '{}' chat new",
+            crate::world::WG
+        ));
+        refused.with_code(71);
+        assert_eq!(sessions(), [""; 0], "registry: {registry}");
+        assert_eq!(world.json(&["chat", "new"])["chat_id"], 0);
+        assert_eq!(sessions().len(), 1, "registry: {registry}");
+    }
+}

@@ -511,3 +511,30 @@ fn a_file_that_is_no_graph_is_told_in_a_few_lines() {
     let few = Graph::parse("no graph\n".repeat(5).as_bytes(), "graph.jsonl");
     assert_eq!(few.told(), few.warnings);
 }
+
+#[test]
+fn the_session_of_a_chat_that_was_not_added_is_taken_away_and_one_that_was_there_stays() {
+    let world = World::new();
+    let refuse = |id: u32| {
+        let refused: Result<(), _> = Graph::edit(&world.workspace, |graph| {
+            graph.add_chat(
+                &world.workspace,
+                NewChat {
+                    id: Some(ChatId(id)),
+                    ..NewChat::default()
+                },
+            )?;
+            Err(StoreError::NotFound {
+                what: "room".to_owned(),
+            })
+        });
+        assert!(refused.is_err());
+    };
+    refuse(3);
+    assert!(!world.workspace.chat_root().join(".chat-3").exists());
+    next_is(&world, 0);
+    let there = world.workspace.chat_root().join(".chat-4");
+    fs::create_dir_all(&there).unwrap();
+    refuse(4);
+    assert!(there.is_dir());
+}
