@@ -19,7 +19,7 @@ const HISTORIES: [u64; 4] = [100, 1_000, 10_000, 100_000];
 const BOOTS: usize = 5;
 const ROUNDS: usize = 100;
 const IDLE: Duration = Duration::from_secs(5);
-const SILENT: usize = 500;
+const SILENT: u32 = 500;
 
 fn main() -> ExitCode {
     if std::env::args().next().as_deref() == Some("wg") {
@@ -34,24 +34,57 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is measured: all of it, or with `--only PART` and `--size N` a part that fits into a few quiet minutes.
+struct Wanted {
+    part: Option<String>,
+    size: Option<u64>,
+}
+
+impl Wanted {
+    fn of_arguments() -> Result<Self, Box<dyn Error>> {
+        let after = |flag: &str| {
+            let mut arguments = std::env::args();
+            arguments.find(|argument| argument == flag)?;
+            arguments.next()
+        };
+        let size = after("--size").map(|size| size.parse()).transpose()?;
+        Ok(Self {
+            part: after("--only"),
+            size,
+        })
+    }
+
+    fn sizes<T: Copy + Into<u64>>(&self, part: &str, all: &[T]) -> Vec<T> {
+        let is_wanted = |size: &&T| self.size.is_none_or(|wanted| wanted == (**size).into());
+        if self.part.as_deref().is_none_or(|wanted| wanted == part) {
+            all.iter().filter(is_wanted).copied().collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 fn measure() -> Result<(), Box<dyn Error>> {
     figures::raise_descriptors();
+    let wanted = Wanted::of_arguments()?;
     println!(
         "chats  boot p50/max ms  status p50/p99 ms  wg status ms  PSS KiB  wake-ups/s  idle -> handler p50/p99 ms  idle -> reply p50/p99 ms  send -> reply p50/p99 ms"
     );
-    for size in SIZES {
+    for size in wanted.sizes("rest", &SIZES) {
         at_rest(size)?;
     }
     println!("\nchats  all answered s  handler PSS KiB  purge s  processes ended  left");
-    for size in SIZES {
+    for size in wanted.sizes("purge", &SIZES) {
         purge(size)?;
     }
     println!("\nhistory  send -> reply p50/p99 ms");
-    for length in HISTORIES {
+    for length in wanted.sizes("history", &HISTORIES) {
         history(length)?;
     }
     println!("\nsilent clients  status p50/p99/max ms");
-    silent_clients()?;
+    for silent in wanted.sizes("silent", &[SILENT]) {
+        silent_clients(silent)?;
+    }
     println!(
         "\nboot: `wg service start` until it returns, {BOOTS} times, no chat with a message; status: one request on a new connection, {ROUNDS} times;\n\
          idle -> handler: a message is sent to a chat without a process, until its handler's lock record is there, one sample a chat up to {ROUNDS};\n\
@@ -165,11 +198,11 @@ fn history(length: u64) -> Result<(), Box<dyn Error>> {
     world.end()
 }
 
-fn silent_clients() -> Result<(), Box<dyn Error>> {
+fn silent_clients(count: u32) -> Result<(), Box<dyn Error>> {
     let world = World::make(1)?;
     world.wg(&["service", "start"])?;
     let socket = world.socket()?;
-    let silent: Vec<UnixStream> = (0..SILENT)
+    let silent: Vec<UnixStream> = (0..count)
         .map(|_| UnixStream::connect(&socket))
         .collect::<Result<_, _>>()?;
     let status = Sorted::times(ROUNDS, || world.status())?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wg_cli::clock::Timestamp;
 use wg_cli::ipc::{Client, Request};
 use wg_cli::ops::{self, SendOptions};
+use wg_cli::patience::Patience;
 use wg_cli::store::files::Durability;
 use wg_cli::store::graph::{ChatId, Graph, NewChat};
 use wg_cli::store::messages::{self, Message, Role, Side};
@@ -77,6 +78,7 @@ impl World {
             request_id: None,
             user: None,
             durability: Durability::Sync,
+            patience: Patience::Forever,
         };
         ops::send(&self.workspace, ChatId(chat), text, options)?;
         Ok(())
