@@ -309,7 +309,8 @@ fn of_process(pid: u32, line: EventLine) -> EventLine {
     }
 }
 
-fn held_by(holder: &Holder, line: EventLine) -> EventLine {
+/// An event that names the holder of a session.
+pub(crate) fn held_by(holder: &Holder, line: EventLine) -> EventLine {
     EventLine {
         holder: Some(json!({ "pid": holder.pid, "kind": holder.label })),
         ..line

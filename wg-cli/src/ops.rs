@@ -4,6 +4,7 @@
 //! The verbs of `cli` parse, call one function here, and print what it returns.
 
 mod lanes;
+mod status;
 
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ use crate::names::ChatState;
 use crate::patience::Patience;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
-use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
 pub use lanes::{GroupRow, LaneRow, LaneTask, Lanes};
+pub use status::service_status;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -427,6 +428,27 @@ pub fn interrupt(
     )
 }
 
+/// Changes the agent or the model of a chat; a daemon that runs hears of it, without one the graph is all there is.
+///
+/// # Errors
+///
+/// The agent is unknown, nothing was named, or the graph cannot be written.
+pub fn set_executor(
+    workspace: &Workspace,
+    chat: ChatId,
+    agent: Option<&str>,
+    model: Option<&str>,
+) -> Result<ChatChange, Failure> {
+    match daemon(workspace)? {
+        Some(mut client) => typed(client.call(&Request::SetChatExecutor {
+            chat_id: chat.0,
+            executor: agent.map(str::to_owned),
+            model: model.map(str::to_owned),
+        })?),
+        None => local::set_executor(workspace, chat, agent, model),
+    }
+}
+
 /// Tells the daemon that a chat was released to a person, so that it holds off. Nothing to do without a daemon.
 ///
 /// # Errors
@@ -511,53 +533,6 @@ pub fn list_all_chats_within(
         Some(mut reply) => from_value(reply.remove("chats").unwrap_or_default()),
         None => local::list_chats(workspace),
     }
-}
-
-/// How the service is; never starts it.
-///
-/// # Errors
-///
-/// The daemon is there and does not answer, or the files cannot be read.
-pub fn service_status(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
-    match read(workspace, &Request::Status)? {
-        Some(reply) => match typed(reply.clone()) {
-            Ok(status) => Ok(status),
-            Err(error) => {
-                log::debug!("the service is of another version: {error}");
-                let state = ServiceState::read(workspace).ok().flatten();
-                Ok(ServiceStatus {
-                    status: "running".to_owned(),
-                    pid: state.as_ref().map(|state| state.pid),
-                    socket: state
-                        .as_ref()
-                        .map(|state| state.socket_path.display().to_string()),
-                    started_at: state.map(|state| state.started_at),
-                    version: reply
-                        .get("version")
-                        .and_then(Value::as_str)
-                        .map(str::to_owned),
-                    ..status_from_files(workspace)?
-                })
-            }
-        },
-        None => status_from_files(workspace),
-    }
-}
-
-/// The status as far as the files tell it, without a daemon that could be asked.
-fn status_from_files(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
-    Ok(ServiceStatus {
-        status: "not_running".to_owned(),
-        pid: None,
-        socket: None,
-        started_at: None,
-        uptime_secs: None,
-        version: None,
-        paused: false,
-        log: workspace.daemon_log_path().display().to_string(),
-        chats: local::list_chats(workspace)?,
-        lanes: Lanes::default(),
-    })
 }
 
 /// Lets the daemon read its configuration again.

@@ -141,6 +141,8 @@ pub struct Chat {
     consumers: BTreeSet<u64>,
     resume_asked: bool,
     held_off_until: Option<Instant>,
+    /// The graph says that its task is over, whoever wrote that.
+    retired: bool,
 }
 
 impl Chat {
@@ -153,13 +155,29 @@ impl Chat {
             consumers: BTreeSet::new(),
             resume_asked: false,
             held_off_until: None,
+            retired: false,
         }
     }
 
-    /// The wish in force.
+    /// The wish in force: a chat whose task is over in the graph is archived, whoever wrote that.
     #[must_use]
     pub fn wish(&self) -> Wish {
-        self.wish
+        if self.retired {
+            self.wish.max(Wish::Archived)
+        } else {
+            self.wish
+        }
+    }
+
+    /// Takes note of whether the chat's task is over in the graph, where other tools write too.
+    pub fn set_retired(&mut self, retired: bool) {
+        self.retired = retired;
+    }
+
+    /// Whether this consumer is connected.
+    #[must_use]
+    pub fn has_consumer(&self, who: u64) -> bool {
+        self.consumers.contains(&who)
     }
 
     /// How many consumers are connected.
@@ -185,8 +203,9 @@ impl Chat {
     /// A message outranks a consumer, and both outrank a resume, because the reason is what `wg why` shows.
     #[must_use]
     pub fn need(&self, now: Instant) -> Need {
-        if self.wish != Wish::Run {
-            return Need::Not(WhyNot::Wish(self.wish));
+        let wish = self.wish();
+        if wish != Wish::Run {
+            return Need::Not(WhyNot::Wish(wish));
         }
         if let Some(until) = self.held_off_until
             && now < until
@@ -257,7 +276,7 @@ impl Chat {
             Happened::Stop => self.forbid(Wish::Stopped),
             Happened::Archive => self.forbid(Wish::Archived),
             Happened::Purge => self.forbid(Wish::Purged),
-            Happened::Resume => match self.wish {
+            Happened::Resume => match self.wish() {
                 // An archived chat is restored, never resumed by accident.
                 Wish::Archived | Wish::Purged => Vec::new(),
                 Wish::Run | Wish::Stopped => {
@@ -273,10 +292,11 @@ impl Chat {
                 }
             },
             Happened::Restore => {
-                if self.wish == Wish::Run {
+                if self.wish() == Wish::Run {
                     return Vec::new();
                 }
                 self.wish = Wish::Run;
+                self.retired = false;
                 let mut acts = vec![Act::PersistWish(Wish::Run)];
                 acts.extend(self.start_if_needed(now));
                 acts

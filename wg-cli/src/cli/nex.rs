@@ -7,7 +7,7 @@ use super::context::Context;
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
 use crate::handler::nex::NexOptions;
-use crate::handler::{nex, spawn_task};
+use crate::handler::{nex, no_fault_of_the_settings, spawn_task};
 use crate::store::resolve;
 
 pub(super) fn run(cx: &Context<'_>, args: Nex) -> Outcome {
@@ -16,7 +16,8 @@ pub(super) fn run(cx: &Context<'_>, args: Nex) -> Outcome {
         .chat
         .as_deref()
         .map(|reference| resolve::chat_of(&workspace, reference))
-        .transpose()?;
+        .transpose()
+        .map_err(no_fault_of_the_settings)?;
     nex::run(NexOptions {
         workspace,
         chat,
@@ -37,7 +38,7 @@ struct Planned {
 
 pub(super) fn spawn_task(cx: &Context<'_>, args: &SpawnTask) -> Outcome {
     let workspace = cx.workspace()?;
-    let command = spawn_task::command(&workspace, &args.id)?;
+    let command = spawn_task::command(&workspace, &args.id).map_err(no_fault_of_the_settings)?;
     if !args.dry_run {
         workspace.check_owner()?;
         return Err(command.exec());

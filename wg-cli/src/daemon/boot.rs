@@ -42,6 +42,10 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
     let adopted = adopt(daemon, &live);
     end_leftovers(daemon, &adopted);
     daemon.booting.store(false, Ordering::SeqCst);
+    // What was written to the graph meanwhile, and what it looked like.
+    if let Err(e) = daemon.heed_graph() {
+        log::warn!("{}", Failure::from(e));
+    }
     if live.is_empty() {
         log::info!("No chat-loop tasks in graph — nothing to look after yet");
     }
@@ -60,6 +64,9 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
         }
     }
     for chat in &adopted {
+        if let Ok(dir) = resolve::session_dir(&daemon.workspace, *chat, Make::No) {
+            daemon.look_for_consumers(*chat, &dir);
+        }
         // A wish that the former daemon wrote down and had no time to carry out is carried out now. Looked at and sent under
         // the lock, so that a resume that comes meanwhile is behind it in the driver's queue.
         let chats = daemon.chats.lock();
@@ -196,15 +203,20 @@ fn archive_orphan_states(daemon: &Daemon) {
         if known.contains(&chat) || !is_ours_and_open(&record) {
             continue;
         }
-        log::warn!(
-            "Coordinator-{}: orphan supervisor state — {} is not in the graph; it is archived (no restart loop)",
-            chat.0,
-            chat.task_id()
-        );
+        say_that_it_is_an_orphan(chat);
         if let Err(e) = archive_state(&daemon.workspace, chat) {
             log::error!("{chat}: {}", Failure::from(e));
         }
     }
+}
+
+/// One line of the log, in words that other people's scripts look for.
+pub(super) fn say_that_it_is_an_orphan(chat: ChatId) {
+    log::warn!(
+        "Coordinator-{}: orphan supervisor — {} is not in the graph, so nothing is started for it (no restart loop)",
+        chat.0,
+        chat.task_id()
+    );
 }
 
 /// A record without anything of ours is another tool's state.
@@ -373,6 +385,7 @@ fn first_look(daemon: &Arc<Daemon>, chat: ChatId) {
         return;
     };
     daemon.end_borrowers(chat);
+    daemon.look_for_consumers(chat, &dir);
     match messages_seen(daemon, chat, &dir) {
         Ok(()) => {}
         Err(e) => log::warn!("{chat}: {}", Failure::from(e)),

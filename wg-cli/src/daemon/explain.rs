@@ -38,6 +38,8 @@ pub(super) struct Known {
     /// What an agent with `leave_children` has running below the handler.
     pub(super) children: Vec<Process>,
     pub(super) paused: bool,
+    /// Why the graph cannot be read, if it cannot.
+    pub(super) graph_trouble: Option<String>,
 }
 
 /// Explains a chat that the daemon knows.
@@ -82,6 +84,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         holder: holder(&daemon.workspace, chat, pid),
         pid,
         paused: daemon.paused.load(std::sync::atomic::Ordering::SeqCst),
+        graph_trouble: daemon.graph_trouble(),
     };
     words(&known)
 }
@@ -246,6 +249,12 @@ pub(super) fn words(known: &Known) -> Explanation {
                 "{}; what its agent leaves stays (leave_children)",
                 named.collect::<Vec<_>>().join(", ")
             ),
+        );
+    }
+    if let Some(trouble) = &known.graph_trouble {
+        fact(
+            "graph",
+            format!("{trouble}: nothing is started until it can be read"),
         );
     }
     if known.unread > 0 || known.consumers > 0 {

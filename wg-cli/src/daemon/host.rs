@@ -20,6 +20,7 @@ use supervisor::{
 };
 
 use super::descriptors::Descriptors;
+use super::graph_seen::InGraph;
 use super::{Daemon, books, holder, reap, rules, service_manager};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
@@ -152,6 +153,16 @@ impl Host for ChatHost {
             reason,
             after: NOT_NOW,
         };
+        if let Err(e) = daemon.heed_graph() {
+            return not_now(format!("the graph cannot be read: {e}"));
+        }
+        match daemon.in_graph(chat) {
+            InGraph::There => {}
+            InGraph::Unclear => {
+                return not_now("its line of the graph cannot be read (wg doctor)".to_owned());
+            }
+            InGraph::Gone => return Prepared::NotNeeded,
+        }
         let dir = match resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO) {
             Ok(dir) => dir,
             Err(e) => {
@@ -160,6 +171,7 @@ impl Host for ChatHost {
                 ));
             }
         };
+        daemon.look_whether_consumers_are_gone(chat, &dir);
         if !reap::inheritors(&dir).is_empty() {
             // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
             // this thread; the chat is looked at again when the pause is over.

@@ -1,4 +1,4 @@
-//! One inotify instance for all sessions: who wrote to which inbox or outbox, whoever wrote it.
+//! One inotify instance for all sessions and the graph: who wrote to which inbox or outbox, whoever wrote it.
 //!
 //! Messages may come from the daemon itself, from `wg` without a daemon, or from another tool that appends to
 //! the file. Where the kernel gives no inotify instance (128 per user) or no further watch, and where a session's directory is gone,
@@ -38,6 +38,9 @@ pub(super) enum Changed {
     Anything,
 }
 
+/// The graph's file, as its directory names it.
+const GRAPH: &str = "graph.jsonl";
+
 /// What the kernel says when a watched directory is not in its place any more.
 const OVER: AddWatchFlags = AddWatchFlags::IN_IGNORED
     .union(AddWatchFlags::IN_DELETE_SELF)
@@ -50,6 +53,8 @@ const POLL: Duration = Duration::from_secs(1);
 struct Table {
     watched: BTreeMap<WatchDescriptor, (ChatId, PathBuf)>,
     descriptors: BTreeMap<ChatId, WatchDescriptor>,
+    /// The directory of the graph.
+    root: Option<WatchDescriptor>,
     /// Beyond what the kernel gives, or gone: looked at every second, and watched again as soon as that can be.
     unwatched: BTreeMap<ChatId, PathBuf>,
 }
@@ -95,12 +100,15 @@ pub(super) struct InboxWatch {
 }
 
 impl InboxWatch {
-    /// Starts; `changed` is called on the watching thread.
+    /// Starts; `changed` and `graph_changed` are called on the watching thread.
     ///
     /// # Errors
     ///
     /// The operating system's, when neither thread nor pipe can be made.
-    pub(super) fn start(changed: impl Fn(ChatId, Changed) + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        changed: impl Fn(ChatId, Changed) + Send + 'static,
+        graph_changed: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let inotify = match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
             Ok(inotify) => Some(Arc::new(inotify)),
             Err(e) => {
@@ -116,7 +124,15 @@ impl InboxWatch {
             let table = Arc::clone(&table);
             thread::Builder::new()
                 .name("inbox-watch".into())
-                .spawn(move || run(inotify.as_deref(), &table, &stopped, &changed))?
+                .spawn(move || {
+                    run(
+                        inotify.as_deref(),
+                        &table,
+                        &stopped,
+                        &changed,
+                        &graph_changed,
+                    );
+                })?
         };
         Ok(Self {
             inotify,
@@ -124,6 +140,23 @@ impl InboxWatch {
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// Watches the directory of the graph. Where that cannot be, the graph is looked at once a second as long as there is a session that
+    /// cannot be watched either, and before each start in any case.
+    pub(super) fn add_graph(&self, root: &Path) {
+        let flags = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_ONLYDIR;
+        let mut table = self.table.lock();
+        if let Some(inotify) = &self.inotify {
+            match inotify.add_watch(root, flags) {
+                Ok(descriptor) => table.root = Some(descriptor),
+                Err(e) => log::warn!("`{}` cannot be watched ({e})", root.display()),
+            }
+        }
     }
 
     /// Watches a chat's session directory, once.
@@ -172,6 +205,7 @@ fn run(
     table: &Mutex<Table>,
     stopped: &UnixStream,
     changed: &(impl Fn(ChatId, Changed) + Send + 'static),
+    graph_changed: &(impl Fn() + Send + 'static),
 ) {
     // By the clock and not by silence: a busy session must not hide one that is not watched.
     let mut look_at: Option<Instant> = None;
@@ -198,6 +232,9 @@ fn run(
         }
         if look_at.is_some_and(|at| clock::steady() >= at) {
             look_at = None;
+            if table.lock().root.is_none() {
+                graph_changed();
+            }
             let unwatched = table.lock().unwatched.clone();
             for (chat, dir) in unwatched {
                 if let Some(inotify) = inotify
@@ -215,13 +252,19 @@ fn run(
         }
         let Some(inotify) = inotify else { continue };
         let mut seen: Vec<(ChatId, Changed)> = Vec::new();
+        let mut graph = false;
         while let Ok(events) = inotify.read_events() {
             if events.is_empty() {
                 break;
             }
             let mut table = table.lock();
             for event in events {
+                if Some(event.wd) == table.root {
+                    graph |= event.name.as_deref().is_some_and(|name| name == GRAPH);
+                    continue;
+                }
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    graph = true;
                     seen.extend(
                         table
                             .descriptors
@@ -249,6 +292,9 @@ fn run(
                 seen.push((chat, what));
             }
         }
+        if graph {
+            graph_changed();
+        }
         // A burst of writes is one change.
         seen.sort_unstable();
         seen.dedup();
@@ -266,7 +312,8 @@ mod tests {
     fn a_write_by_anybody_is_told_with_its_chat() {
         let dir = tempfile::tempdir().unwrap();
         let (tell, told) = crossbeam_channel::unbounded();
-        let watch = InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap()).unwrap();
+        let watch =
+            InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap(), || {}).unwrap();
         for n in 0..3 {
             let session = dir.path().join(n.to_string());
             std::fs::create_dir(&session).unwrap();
@@ -290,7 +337,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (tell, told) = crossbeam_channel::unbounded();
             let watch =
-                InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap()).unwrap();
+                InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap(), || {})
+                    .unwrap();
             let session = dir.path().join("s");
             std::fs::create_dir(&session).unwrap();
             watch.add(ChatId(1), &session);
@@ -313,7 +361,8 @@ mod tests {
     fn a_busy_session_does_not_hide_one_that_is_not_watched() {
         let dir = tempfile::tempdir().unwrap();
         let (tell, told) = crossbeam_channel::unbounded();
-        let watch = InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap()).unwrap();
+        let watch =
+            InboxWatch::start(move |chat, what| tell.send((chat, what)).unwrap(), || {}).unwrap();
         let session = dir.path().join("busy");
         std::fs::create_dir(&session).unwrap();
         watch.add(ChatId(1), &session);

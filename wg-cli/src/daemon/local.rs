@@ -443,6 +443,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
         holder,
         pid: None,
         paused: false,
+        graph_trouble: None,
         record,
         task,
     }))

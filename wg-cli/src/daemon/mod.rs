@@ -17,6 +17,8 @@ mod descriptors;
 mod event_writer;
 mod events;
 mod explain;
+mod graph_seen;
+mod handover;
 mod holder;
 mod host;
 mod inbox_watch;
@@ -65,6 +67,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::server::Answer;
 use crate::names::{EventKind, StartReason};
+use crate::presence;
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
@@ -76,6 +79,8 @@ use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
 use crate::why::LastVerdict;
 use events::Events;
+use graph_seen::{GraphSeen, InGraph};
+use handover::Handover;
 use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
 use listeners::Listeners;
@@ -85,6 +90,9 @@ use unread::Counted;
 
 /// How long the borrowers of one lock may take to be gone.
 const BORROWERS: Duration = Duration::from_secs(5);
+
+/// The consumer that stands for those whose files alone tell of them; no connection has this number.
+const BY_FILE: u64 = u64::MAX;
 
 /// How long a question to the driver may take before it counts as stuck.
 const QUERY: Duration = Duration::from_secs(10);
@@ -103,6 +111,10 @@ enum Control {
 struct Entry {
     core: Chat,
     task: ChatTask,
+    /// What the graph said of it when it was last read.
+    in_graph: InGraph,
+    /// How its session goes from a handler to a person.
+    handover: Handover,
     /// The last ending of a handler, kept for `wg why`.
     last: Option<LastVerdict>,
     /// The reason of the start that is under way or has happened.
@@ -122,10 +134,20 @@ struct Entry {
     wishing: Arc<Mutex<()>>,
 }
 
+impl Entry {
+    /// Takes its task as the graph tells it now.
+    fn heed(&mut self, task: ChatTask) {
+        self.in_graph = InGraph::There;
+        self.core.set_retired(task.archived || !task.live);
+        self.task = task;
+    }
+}
+
 /// The daemon of one workspace.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     workspace: Workspace,
+    graph_seen: Mutex<GraphSeen>,
     config: RwLock<Arc<Config>>,
     chats: Mutex<BTreeMap<ChatId, Entry>>,
     driver: OnceLock<Handle>,
@@ -209,6 +231,31 @@ impl Daemon {
                 Failure::new(ExitCode::Failed, format!("{chat} does not exist"))
                     .with_cure("wg chat list"),
             ),
+        }
+    }
+
+    /// Counts the consumers that were connected to an earlier daemon, whose files are still held, as one.
+    fn look_for_consumers(&self, chat: ChatId, dir: &Path) {
+        if presence::count(dir) == 0 {
+            return;
+        }
+        for act in self.told(chat, Happened::ConsumerCame(BY_FILE)) {
+            // Whether it starts is decided with everything else that boot finds.
+            if act == Act::PersistConsumerSeen {
+                self.carry_out(chat, act);
+            }
+        }
+    }
+
+    /// Those consumers are asked for again before each decision: nothing tells when they go.
+    fn look_whether_consumers_are_gone(&self, chat: ChatId, dir: &Path) {
+        let counted = self
+            .chats
+            .lock()
+            .get(&chat)
+            .is_some_and(|entry| entry.core.has_consumer(BY_FILE));
+        if counted && presence::count(dir) == 0 {
+            self.act(chat, Happened::ConsumerLeft(BY_FILE));
         }
     }
 
@@ -331,14 +378,14 @@ impl Daemon {
             .find(|task| task.id == chat)
             && let Some(entry) = self.chats.lock().get_mut(&chat)
         {
-            entry.task = task;
+            entry.heed(task);
         }
     }
 
     /// Takes a chat of the graph into account; one that is known already only has its task refreshed.
     fn admit(&self, task: ChatTask) {
         if let Some(entry) = self.chats.lock().get_mut(&task.id) {
-            entry.task = task;
+            entry.heed(task);
             return;
         }
         let last = self.events.last_verdict(task.id);
@@ -359,18 +406,22 @@ impl Daemon {
                 ..ChatRecord::default()
             }
         });
-        let wish = wishes::of(&record, Some(&task));
+        // What the graph alone says goes when the graph says otherwise.
+        let mut core = Chat::new(wishes::of(&record, None));
+        core.set_retired(task.archived || !task.live);
         let mut chats = self.chats.lock();
         // Somebody else may have met it in the meantime.
         if let Some(entry) = chats.get_mut(&chat) {
-            entry.task = task;
+            entry.heed(task);
             return;
         }
         chats.insert(
             chat,
             Entry {
-                core: Chat::new(wish),
+                core,
                 task,
+                in_graph: InGraph::There,
+                handover: Handover::default(),
                 last,
                 reason: None,
                 handler: None,
@@ -439,6 +490,7 @@ impl Daemon {
             let mut chats = self.chats.lock();
             let entry = chats.get_mut(&chat);
             if let Some(entry) = entry {
+                entry.handover.heed(notice);
                 if let Notice::Spawned { pid, .. } | Notice::Adopted { pid, .. } = notice {
                     entry.handler = Some(*pid);
                     entry.serves = matches!(notice, Notice::Adopted { .. });
@@ -453,6 +505,10 @@ impl Daemon {
         self.events.notice(chat, notice, reason);
         if starts::ends_a_start(notice) {
             self.start_is_over(chat);
+        }
+        if let Notice::Backoff { .. } = notice {
+            // A person who waited for it may have been faster than this notice.
+            self.session_may_be_taken(chat);
         }
         // Where starts are off that is no news, and whoever turns them on wakes every chat: to look again now would be to ask
         // and be told without end.
@@ -479,6 +535,7 @@ impl Daemon {
                     entry.serves = true;
                 }
                 self.start_is_over(chat);
+                self.session_may_be_taken(chat);
             }
             // The handler's matter alone.
             Changed::Release => {}

@@ -15,6 +15,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::EventKind;
 use crate::ops::{ChatName, PurgeError, PurgeOptions, PurgeReport, Skipped};
+use crate::presence;
 use crate::store::graph::{ChatId, Graph};
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
@@ -51,7 +52,7 @@ pub(super) fn purge(
                 chat_id: chat.0,
                 reason: "caller chat".to_owned(),
             });
-        } else if !options.include_active && (consumers > 0 || in_turn(daemon, chat)) {
+        } else if !options.include_active && is_active(daemon, chat, consumers) {
             report.skipped.push(Skipped {
                 chat_id: chat.0,
                 reason: "active".to_owned(),
@@ -275,6 +276,16 @@ fn proven(daemon: &Daemon, holder: &session_lock::Holder, start: Option<u64>) ->
 fn is_held(daemon: &Daemon, chat: ChatId) -> bool {
     resolve::session_dir(&daemon.workspace, chat, Make::No)
         .is_ok_and(|dir| session_lock::inspect(&dir).is_ok_and(|found| found.is_held()))
+}
+
+/// Whether the chat answers a message or somebody is connected, also one of whom no connection tells: this daemon is younger than it, or
+/// there is none.
+fn is_active(daemon: &Daemon, chat: ChatId, consumers: usize) -> bool {
+    let is_there = || {
+        resolve::session_dir(&daemon.workspace, chat, Make::No)
+            .is_ok_and(|dir| presence::count(&dir) > 0)
+    };
+    consumers > 0 || is_there() || in_turn(daemon, chat)
 }
 
 fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {

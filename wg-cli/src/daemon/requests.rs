@@ -10,13 +10,14 @@ use command_queue::SubmitOptions;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::graph_seen::InGraph;
 use super::host::unit_of;
-use super::{Control, Daemon, explain, lanes, local, purge};
+use super::{Daemon, explain, lanes, local, purge};
 use crate::chat::{Happened, Wish};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::ipc::protocol::{OneChat, PROTOCOL_VERSION, Reply, Request};
-use crate::ipc::server::{Answer, ConnectionId, Service};
+use crate::ipc::protocol::{EARLIER_LIST, OneChat, PROTOCOL_VERSION, Reply, Request};
+use crate::ipc::server::{Answer, ConnectionId, Service, Standing};
 use crate::names::EventKind;
 use crate::ops::{ChatChange, PurgeOptions, SendOptions};
 use crate::patience::Patience;
@@ -26,6 +27,9 @@ use crate::store::graph::{ChatId, Graph};
 
 /// How long the ladder of one chat may take, beyond its own graces.
 const LADDER: Duration = Duration::from_secs(120);
+
+/// Who asks, where a client does not say.
+const SOMEBODY: &str = "somebody over the socket";
 
 /// The daemon as the IPC server sees it.
 #[derive(Debug)]
@@ -170,11 +174,17 @@ impl Service for Requests {
         }
     }
 
-    fn is_pinned(&self, connection: ConnectionId) -> bool {
-        self.consumers.lock().contains_key(&connection)
+    fn standing(&self, connection: ConnectionId) -> Standing {
+        if self.daemon.turns.is_handler(connection) || self.daemon.listeners.is_handler(connection)
+        {
+            Standing::Handler
+        } else if self.consumers.lock().contains_key(&connection)
             || self.daemon.events.is_subscribed(connection)
-            || self.daemon.turns.is_handler(connection)
-            || self.daemon.listeners.is_handler(connection)
+        {
+            Standing::Watcher
+        } else {
+            Standing::Caller
+        }
     }
 }
 
@@ -199,7 +209,7 @@ impl Daemon {
             Request::Status => answer.send(&reply(Ok(self.status()))),
             Request::ListChats => {
                 let rows = self.rows();
-                answer.send(&Reply::of(json!({ "coordinators": rows, "chats": rows })));
+                answer.send(&Reply::of(json!({ EARLIER_LIST: rows, "chats": rows })));
             }
             Request::UserChat {
                 message,
@@ -272,10 +282,10 @@ impl Daemon {
             Request::InterruptChat(OneChat { chat_id, .. }) => {
                 answer.send(&reply(self.interrupt(ChatId(chat_id))));
             }
-            Request::ReleaseChat(OneChat { chat_id, .. }) => {
+            Request::ReleaseChat(OneChat { chat_id, actor }) => {
                 let released = self.known(ChatId(chat_id)).map(|()| {
-                    self.act(ChatId(chat_id), Happened::Release);
-                    drop(self.control.send(Control::LookAtDeadlines));
+                    let actor = actor.as_deref().unwrap_or(SOMEBODY);
+                    self.released(ChatId(chat_id), actor);
                     json!({ "chat_id": chat_id, "held_off": true })
                 });
                 answer.send(&reply(released));
@@ -380,10 +390,7 @@ impl Daemon {
             answer.send(&reply::<()>(Err(unknown)));
             return;
         }
-        let actor = one
-            .actor
-            .clone()
-            .unwrap_or_else(|| "somebody over the socket".to_owned());
+        let actor = one.actor.clone().unwrap_or_else(|| SOMEBODY.to_owned());
         let daemon = Arc::clone(self);
         self.in_lane(&format!("command:{}", chat.0), verb, move || {
             let done = work(&daemon, chat, &actor);
@@ -394,7 +401,7 @@ impl Daemon {
 
     /// Says whether the chat exists; one that another tool just added to the graph is taken in.
     pub(super) fn known(&self, chat: ChatId) -> Result<(), Failure> {
-        if self.chats.lock().contains_key(&chat) {
+        if self.in_graph(chat) != InGraph::Gone {
             return Ok(());
         }
         let loaded = Graph::load(&self.workspace)?;

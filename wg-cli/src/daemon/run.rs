@@ -164,12 +164,7 @@ fn run_inner(
     )
     .map_err(|e| system("failed to serve the socket", e))?;
     daemon.events.send_through(server.poster());
-    let watch = {
-        let daemon = Arc::clone(&daemon);
-        InboxWatch::start(move |chat, what| daemon.file_changed(chat, what))
-            .map_err(|e| system("failed to watch the inboxes", e))?
-    };
-    drop(daemon.watch.set(watch));
+    daemon.watch_files()?;
     boot::boot(&daemon, reconfigured)?;
     daemon.event(
         EventKind::DaemonStarted,
@@ -242,6 +237,7 @@ impl Daemon {
             Events::new(events).map_err(|e| system("failed to start the writer of events", e))?;
         let daemon = Arc::new(Self {
             workspace: workspace.clone(),
+            graph_seen: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             chats: Mutex::default(),
             driver: std::sync::OnceLock::new(),
@@ -265,6 +261,25 @@ impl Daemon {
         drop(daemon.driver.set(handle));
         daemon.report_lanes();
         Ok((daemon, controls))
+    }
+
+    /// Hears of whatever is written to the sessions and to the graph from now on.
+    fn watch_files(self: &Arc<Self>) -> Result<(), Failure> {
+        let of = Arc::clone(self);
+        let graph_of = Arc::clone(self);
+        let watch = InboxWatch::start(
+            move |chat, what| of.file_changed(chat, what),
+            move || {
+                // Boot reads it itself. What is wrong with it was told.
+                if !graph_of.booting.load(Ordering::SeqCst) {
+                    drop(graph_of.heed_graph());
+                }
+            },
+        )
+        .map_err(|e| system("failed to watch the inboxes", e))?;
+        watch.add_graph(self.workspace.root());
+        drop(self.watch.set(watch));
+        Ok(())
     }
 
     /// Removes what says that this daemon is there, and writes its last words.

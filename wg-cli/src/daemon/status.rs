@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use super::graph_seen::InGraph;
 use super::host::unit_of;
 use super::{Daemon, Entry, QUERY, explain, lanes, unread};
 use crate::chat::Wish;
@@ -42,7 +43,13 @@ impl Daemon {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        let chats: Vec<ChatId> = self.chats.lock().keys().copied().collect();
+        let chats: Vec<ChatId> = {
+            let chats = self.chats.lock();
+            let there = chats
+                .iter()
+                .filter(|(_, entry)| entry.in_graph != InGraph::Gone);
+            there.map(|(chat, _)| *chat).collect()
+        };
         chats
             .into_iter()
             .filter_map(|chat| explain::row(self, chat, states.get(&unit_of(chat))))

@@ -15,10 +15,20 @@ use crate::store::error::of_lock;
 use super::ears::{Ears, Heard};
 use super::{mark, tree};
 
-/// How long a person at a terminal waits for a handler that was asked to leave.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the wait is shown.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How a person waits for a handler that was asked to leave.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// How long.
+    patience: Duration,
+    /// How often the wait is shown.
+    shown_every: Duration,
+}
+
+/// At a terminal.
+const WAITING: Waiting = Waiting {
+    patience: Duration::from_secs(30),
+    shown_every: Duration::from_secs(1),
+};
 
 /// What to do when another process holds the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +78,7 @@ pub(crate) fn claim(
     };
     match (first, when_held) {
         (Err(AcquireError::Held { holder, .. }), WhenHeld::Ask) => {
-            ask_and_wait(session, chat, kind, holder.as_ref(), ears)
+            ask_and_wait(wanted, holder.as_ref(), ears, WAITING)
         }
         (outcome, _) => outcome.map_err(|error| failure(chat, error)),
     }
@@ -82,12 +92,17 @@ fn try_once(session: &Path, kind: &Kind, wait: Wait) -> Result<SessionLock, Acqu
 }
 
 fn ask_and_wait(
-    session: &Path,
-    chat: &str,
-    kind: &Kind,
+    wanted: &Wanted<'_>,
     holder: Option<&Holder>,
     ears: &mut Ears,
+    waiting: Waiting,
 ) -> Result<SessionLock, Failure> {
+    let Wanted {
+        session,
+        chat,
+        kind,
+        ..
+    } = *wanted;
     match session_lock::request_release(session) {
         Ok(_) => tell(&format!(
             "{chat} is held by {}; asked it to leave at its turn boundary",
@@ -98,15 +113,13 @@ fn ask_and_wait(
             name(holder)
         )),
     }
-    let deadline = clock::steady() + PATIENCE;
+    let deadline = clock::steady() + waiting.patience;
     loop {
         let now = clock::steady();
-        match session_lock::wait_free(session, deadline.min(now + PROGRESS_EVERY)) {
-            Err(WaitError::TimedOut { .. }) if now < deadline => {
-                tell(&format!(
-                    "still held, waiting {} more",
-                    clock::span(deadline.saturating_duration_since(now))
-                ));
+        match session_lock::wait_free(session, deadline.min(now + waiting.shown_every)) {
+            Err(WaitError::TimedOut { .. }) if clock::steady() < deadline => {
+                let left = deadline.saturating_duration_since(clock::steady());
+                tell(&format!("still held, waiting {} more", clock::span(left)));
             }
             // Whatever it is, the attempt to take the lock says it better.
             Ok(_) | Err(_) => break,
@@ -182,4 +195,34 @@ fn carries(pid: u32, marker: &str) -> bool {
     environment
         .split(|byte| *byte == 0)
         .any(|variable| variable.starts_with(wanted.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_in_vain_for_a_session_is_told_with_75_who_has_it() {
+        let session = tempfile::tempdir().unwrap();
+        let lock = SessionLock::try_acquire(session.path(), Kind::Adapter).unwrap();
+        let wanted = Wanted {
+            session: session.path(),
+            chat: "chat-0",
+            marker: "none",
+            kind: &Kind::ChatNex,
+            exempt: &HashSet::new,
+        };
+        let mut ears = Ears::open().unwrap();
+        let waiting = Waiting {
+            patience: Duration::ZERO,
+            shown_every: Duration::ZERO,
+        };
+        let failure = ask_and_wait(&wanted, None, &mut ears, waiting).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Held);
+        let named = format!("pid={} kind=adapter", std::process::id());
+        assert!(failure.to_string().contains(&named), "{failure}");
+        assert!(session.path().join(".handler.release-requested").exists());
+        lock.release().unwrap();
+        assert!(ask_and_wait(&wanted, None, &mut ears, waiting).is_ok());
+    }
 }

@@ -43,3 +43,15 @@ mod turn;
 pub mod verdict;
 mod waking;
 mod wording;
+
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+
+/// A graph that cannot be read keeps a handler from its work for now: other tools write it, and no change of the settings mends it, so the
+/// codes that park a chat are not for it.
+pub(crate) fn no_fault_of_the_settings(mut failure: Failure) -> Failure {
+    if let ExitCode::Config | ExitCode::NotPermitted = failure.code {
+        failure.code = ExitCode::System;
+    }
+    failure
+}

@@ -103,7 +103,8 @@ fn serve(
     ledger: &mut Ledger,
 ) -> Result<ExitCode, Failure> {
     let workspace = &call.workspace;
-    let task = Graph::load_chat(workspace, call.chat)?;
+    let task = Graph::load_chat(workspace, call.chat)
+        .map_err(|error| super::no_fault_of_the_settings(error.into()))?;
     // Read again now that the lock is ours: a purge that ran while we started has seen nobody to end.
     if let Some(wish) = wish_against(&ChatRecord::load(workspace, call.chat)?, task.as_ref()) {
         log::warn!("{chat} is {wish:?}; leaving");

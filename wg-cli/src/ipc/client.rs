@@ -29,6 +29,9 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long even somebody without any patience waits for an answer: less tells nothing of a service.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(250);
 
+/// How every daemon begins its answer to a request that it does not know.
+const UNKNOWN_REQUEST: &str = "Invalid request: unknown variant";
+
 /// Why there is no connection.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -136,6 +139,13 @@ impl From<CallError> for Failure {
             |text: String| Failure::new(ExitCode::Unavailable, text).with_cure("wg service status");
         let text = error.to_string();
         match error {
+            CallError::Refused { message, .. } if message.starts_with(UNKNOWN_REQUEST) => {
+                Failure::new(
+                    ExitCode::Unavailable,
+                    "the service is older than this wg and does not know what it is asked",
+                )
+                .with_cure("wg service restart")
+            }
             CallError::Refused { message, code } => Failure::new(
                 ExitCode::from_code(i32::from(code)).unwrap_or(ExitCode::Failed),
                 message,

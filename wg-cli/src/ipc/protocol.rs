@@ -233,6 +233,16 @@ pub enum Reply {
     },
 }
 
+/// The list of chats, as the earlier tool calls it.
+pub const EARLIER_LIST: &str = "coordinators";
+
+/// Adds the earlier name of a chat's number.
+fn name_twice(map: &mut Map<String, Value>) {
+    if let Some(id) = map.get("chat_id").filter(|id| id.is_u64()).cloned() {
+        map.entry("coordinator_id").or_insert(id);
+    }
+}
+
 impl Reply {
     /// An `ok` reply with the fields of `value`, which must be an object; any other value stands under `data`.
     #[must_use]
@@ -247,7 +257,7 @@ impl Reply {
         }
     }
 
-    /// The line to send, with its line feed.
+    /// The line to send, with its line feed. A chat is named in it by both names, as earlier clients expect it.
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
         let mut map = Map::new();
@@ -255,6 +265,11 @@ impl Reply {
             Self::Ok(fields) => {
                 map.insert("ok".into(), Value::Bool(true));
                 map.extend(fields.clone());
+                name_twice(&mut map);
+                if let Some(Value::Array(rows)) = map.get_mut(EARLIER_LIST) {
+                    let rows = rows.iter_mut().filter_map(Value::as_object_mut);
+                    rows.for_each(name_twice);
+                }
             }
             Self::Err { error, code } => {
                 map.insert("ok".into(), Value::Bool(false));
@@ -334,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_reply_reads_back_as_what_was_written() {
-        let ok = Reply::of(serde_json::json!({"chat_id": 1}));
+        let ok = Reply::of(serde_json::json!({"inbox_id": 1}));
         assert_eq!(Reply::parse(&ok.to_line()).unwrap(), ok);
         let err = Reply::Err {
             error: "no".into(),
@@ -343,5 +358,22 @@ mod tests {
         assert_eq!(Reply::parse(&err.to_line()).unwrap(), err);
         assert!(Reply::parse(b"{}").is_err());
         assert!(Reply::parse(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn a_reply_names_its_chat_by_both_names() {
+        let line = |value| serde_json::from_slice::<Value>(&Reply::of(value).to_line()).unwrap();
+        let one = line(serde_json::json!({"chat_id": 3, "text": "stopped"}));
+        assert_eq!(
+            (&one["chat_id"], &one["coordinator_id"]),
+            (&3.into(), &3.into())
+        );
+        let list =
+            line(serde_json::json!({"coordinators": [{"chat_id": 3}], "chats": [{"chat_id": 3}]}));
+        assert_eq!(list["coordinators"][0]["coordinator_id"], 3);
+        assert_eq!(
+            line(serde_json::json!({"paused": true})).get("coordinator_id"),
+            None
+        );
     }
 }

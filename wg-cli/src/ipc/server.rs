@@ -34,14 +34,14 @@ pub struct Limits {
     pub line: usize,
     /// Bytes that wait for a client who does not read.
     pub backlog: usize,
-    /// Connections at once; the oldest idle one goes first.
+    /// Connections of one user at once; the oldest idle one goes first.
     pub connections: usize,
     /// Threads that run requests.
     pub workers: usize,
 }
 
 impl Limits {
-    /// 4 MiB a line, 4 MiB unread, 1,024 connections, 4 workers.
+    /// 4 MiB a line, 4 MiB unread, 1,024 connections of one user, 4 workers.
     #[must_use]
     pub fn standard() -> Self {
         Self {
@@ -60,8 +60,19 @@ pub trait Service: Send + Sync + 'static {
     fn request(&self, from: ConnectionId, line: &[u8], answer: Answer);
     /// A connection has ended; called on the polling thread and must not block.
     fn closed(&self, connection: ConnectionId);
-    /// Whether the connection must not be closed to make room for another.
-    fn is_pinned(&self, connection: ConnectionId) -> bool;
+    /// How much would be lost if the connection were closed to make room for another.
+    fn standing(&self, connection: ConnectionId) -> Standing;
+}
+
+/// How much a connection is worth: the least goes first, and a handler's never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It asks now and then.
+    Caller,
+    /// It waits for what happens: a consumer, or a subscriber to events.
+    Watcher,
+    /// A handler's.
+    Handler,
 }
 
 enum Post {
@@ -220,6 +231,7 @@ impl Drop for Server {
 
 struct Connection {
     stream: UnixStream,
+    uid: u32,
     input: Vec<u8>,
     output: VecDeque<u8>,
     /// Complete lines that wait for the one before to be answered.
@@ -359,7 +371,7 @@ impl Board {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     // Out of descriptors, most likely: make room and let the poll come back.
-                    let made = self.make_room();
+                    let made = self.make_room(|_| true);
                     log::warn!("a connection could not be accepted: {e}");
                     return if made { Door::Open } else { Door::Shut };
                 }
@@ -368,18 +380,20 @@ impl Board {
     }
 
     fn admit(&mut self, stream: UnixStream) {
-        match peer_uid(stream.as_fd()) {
-            Some(uid) if uid == self.uid || uid == 0 => {}
+        let uid = match peer_uid(stream.as_fd()) {
+            Some(uid) if uid == self.uid || uid == 0 => uid,
             other => {
                 log::warn!("a connection of uid {other:?} was refused");
                 return;
             }
-        }
+        };
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        if self.connections.len() >= self.limits.connections {
-            self.make_room();
+        let of_this_user = |connection: &Connection| connection.uid == uid;
+        let theirs = self.connections.values().filter(|one| of_this_user(one));
+        if theirs.count() >= self.limits.connections {
+            self.make_room(of_this_user);
         }
         let id = ConnectionId(self.next);
         self.next += 1;
@@ -387,6 +401,7 @@ impl Board {
             id,
             Connection {
                 stream,
+                uid,
                 input: Vec::new(),
                 output: VecDeque::new(),
                 waiting: VecDeque::new(),
@@ -398,14 +413,17 @@ impl Board {
         );
     }
 
-    /// Closes the connection that has been idle for longest and is neither owed an answer nor pinned; returns whether there was one.
-    fn make_room(&mut self) -> bool {
+    /// Closes the connection that has been idle for longest, is owed no answer and is no handler's; one that only asks goes before one
+    /// that waits for what happens. Returns whether there was one.
+    fn make_room(&mut self, may_go: impl Fn(&Connection) -> bool) -> bool {
         let oldest = self
             .connections
             .iter()
-            .filter(|(id, connection)| !connection.busy && !self.service.is_pinned(**id))
-            .min_by_key(|(_, connection)| connection.last_heard)
-            .map(|(id, _)| *id);
+            .filter(|(_, connection)| !connection.busy && may_go(connection))
+            .map(|(id, connection)| (self.service.standing(*id), connection.last_heard, *id))
+            .filter(|(standing, ..)| *standing != Standing::Handler)
+            .min()
+            .map(|(.., id)| id);
         if let Some(id) = oldest {
             log::debug!("connection {} makes room for another", id.0);
             self.close(id);

@@ -142,3 +142,101 @@ fn a_client_of_another_user_is_turned_away_and_the_others_are_answered() {
     others_are_answered(&world, "hello");
     world.stop();
 }
+
+/// Fills the daemon with connections; says how many of the idle ones were closed, and whether they were the oldest.
+const CROWD: &str = r"
+import json, resource, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def connect(line):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect('.wg/service/daemon.sock')
+    client.sendall((json.dumps(line) + '\n').encode())
+    assert json.loads(client.makefile('r').readline())['ok'], line
+    return client
+def is_closed(client):
+    try:
+        return client.recv(1 << 16, socket.MSG_DONTWAIT) == b''
+    except BlockingIOError:
+        return False
+watchers = [connect({'cmd': 'subscribe'}), connect({'cmd': 'attach', 'chat_id': 0})]
+idle = [connect({'cmd': 'hello', 'version': 1}) for _ in range(1200)]
+closed = [is_closed(client) for client in idle]
+print(json.dumps({
+    'closed': sum(closed),
+    'oldest': closed == sorted(closed, reverse=True),
+    'watchers': not any(is_closed(client) for client in watchers[1:]),
+}), flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn of_more_than_1024_connections_the_oldest_idle_ones_go_and_no_handler_and_no_consumer() {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
+    let handler = world.handlers()[0].pid;
+    let mut command = world.command("python3");
+    command.args(["-c", CROWD]);
+    let mut crowd = crate::world::Running::of(command);
+    let told: Value = serde_json::from_str(&crowd.line()).unwrap();
+    // Two who watch and the handler are connected beside them.
+    assert_eq!(told["closed"], 1_200 + 2 + 1 - 1_024, "{told}");
+    assert_eq!(
+        (&told["oldest"], &told["watchers"]),
+        (&Value::Bool(true), &Value::Bool(true)),
+        "{told}"
+    );
+    others_are_answered(&world, "in the crowd");
+    assert_eq!(
+        world.handlers()[0].pid,
+        handler,
+        "its connection wakes it still"
+    );
+    crowd.hang_up();
+    crowd.finish().ok();
+    world.stop();
+}
+
+#[test]
+fn a_client_of_any_age_is_told_the_status_and_can_stop_the_service() {
+    for greeting in [
+        "",
+        r#"{"cmd":"hello"}"#,
+        r#"{"cmd":"hello","version":0,"capabilities":[]}"#,
+        r#"{"cmd":"hello","version":99,"capabilities":["unheard of"],"more":{"of":"it"}}"#,
+    ] {
+        let world = World::with_workspace();
+        world.wg(&["chat", "new"]).ok();
+        world.wg(&["service", "start"]).ok();
+        let daemon = world.daemon_pid();
+        let stream = connect(&world);
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut ask = |line: &str| -> Value {
+            writeln!(&stream, "{line}").unwrap();
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
+        };
+        if !greeting.is_empty() {
+            let hello = ask(greeting);
+            assert_eq!(
+                (&hello["ok"], &hello["pid"]),
+                (&Value::Bool(true), &Value::from(daemon)),
+                "{hello}"
+            );
+            assert!(
+                hello["version"].is_u64() && hello["capabilities"].is_array(),
+                "{hello}"
+            );
+        }
+        let status = ask(r#"{"cmd":"status","more":1}"#);
+        assert_eq!(
+            (&status["ok"], &status["pid"]),
+            (&Value::Bool(true), &Value::from(daemon)),
+            "{status}"
+        );
+        let bye = ask(r#"{"cmd":"shutdown"}"#);
+        assert_eq!(bye["ok"], true, "{bye}");
+        crate::process::wait_gone(daemon);
+        assert_eq!(world.json(&["service", "status"])["status"], "not_running");
+    }
+}

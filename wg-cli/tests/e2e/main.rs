@@ -14,6 +14,8 @@ mod endurance;
 mod errors;
 mod front_door;
 mod golden;
+mod graph;
+mod handover;
 mod history;
 mod hostile_ipc;
 mod incident_one;

@@ -1,4 +1,10 @@
-//! A daemon from before the greeting, played on the socket: it is believed if it answers, and any `wg` can tell of it and end it.
+//! Older daemons, played on the socket: one from before the greeting is believed if it answers, one of an earlier protocol has the lock and
+//! greets with less. Any `wg` can tell of either and end it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+
+use serde_json::Value;
 
 use crate::process::wait_gone;
 use crate::world::{Running, World};
@@ -99,4 +105,86 @@ fn the_state_file_of_an_older_daemon_that_is_gone_is_not_believed() {
     )
     .unwrap();
     wait_gone(other);
+}
+
+const PLAYER: &str = "older::as_a_child_plays_a_daemon_of_an_earlier_protocol";
+const PLACE: &str = "WG_TEST_OLDER_DAEMON";
+
+/// Runs only as a child of the test below: has the service's lock, greets with a lower version and knows two verbs.
+#[test]
+fn as_a_child_plays_a_daemon_of_an_earlier_protocol() {
+    let Some(place) = std::env::var_os(PLACE).map(std::path::PathBuf::from) else {
+        return;
+    };
+    let kind = session_lock::Kind::Other("wg-daemon".to_owned());
+    let lock = session_lock::SessionLock::try_acquire(&place, kind).unwrap();
+    let listener = UnixListener::bind(place.join("daemon.sock")).unwrap();
+    println!("\nup");
+    for client in listener.incoming() {
+        let mut client = client.unwrap();
+        for line in BufReader::new(client.try_clone().unwrap()).lines() {
+            let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let pid = std::process::id();
+            let answer = match request["cmd"].as_str().unwrap() {
+                "hello" => serde_json::json!({"ok": true, "version": 0, "pid": pid}),
+                "status" => serde_json::json!({"ok": true, "pid": pid, "version": "0.0.9"}),
+                "shutdown" => serde_json::json!({"ok": true}),
+                verb => {
+                    serde_json::json!({"ok": false, "code": 2, "error": format!("Invalid request: unknown variant `{verb}`, expected one of `status`, `shutdown`")})
+                }
+            };
+            writeln!(client, "{answer}").unwrap();
+            if request["cmd"] == "shutdown" {
+                std::fs::remove_file(place.join("daemon.sock")).unwrap();
+                lock.release().unwrap();
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_daemon_of_an_earlier_protocol_is_told_of_and_ends_when_it_is_asked() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.stop();
+    let mut command = world.command(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", PLAYER, "--nocapture", "--test-threads=1"])
+        .env(PLACE, world.path(".wg/service"));
+    let mut daemon = Running::of(command);
+    while daemon.line() != "up" {}
+    let pid = daemon.pid();
+    let status = world.json(&["service", "status"]);
+    assert_eq!(
+        (
+            status["status"].as_str(),
+            status["pid"].as_i64(),
+            status["version"].as_str()
+        ),
+        (Some("running"), Some(i64::from(pid)), Some("0.0.9")),
+        "{status:#}"
+    );
+    assert_eq!(status["chats"][0]["chat_id"], 0, "{status:#}");
+    // What it does not know is said in words that help.
+    for verb in [
+        &["why", "0"][..],
+        &["chat", "list"],
+        &["chat", "send", "0", "hello"],
+    ] {
+        let refused = world.wg(verb).with_code(69);
+        assert!(
+            refused.stderr.contains("wg service restart"),
+            "{}",
+            refused.stderr
+        );
+        assert!(!refused.stderr.contains("variant"), "{}", refused.stderr);
+    }
+    let stop = world.wg(&["service", "stop"]).ok();
+    let said = format!("Service stopped (PID {pid})");
+    assert!(stop.stdout.contains(&said), "{}", stop.stdout);
+    daemon.finish().ok();
+    assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
+    world.stop();
 }

@@ -211,7 +211,19 @@ fn a_dry_run_says_what_a_purge_would_do_and_does_nothing() {
 #[test]
 fn a_purge_from_inside_a_chat_spares_that_chat_and_says_so() {
     let mut world = three_live_chats();
-    world.set("WG_CHAT_REF", "chat-1");
+    for reference in [
+        "1",
+        ".chat-1",
+        "coordinator-1",
+        ".coordinator-1",
+        "b",
+        "chat-1",
+    ] {
+        world.set("WG_CHAT_REF", reference);
+        let report = world.json(&["service", "purge-chats", "--dry-run"]);
+        let spared = serde_json::json!([{"chat_id": 1, "reason": "caller chat"}]);
+        assert_eq!(report["skipped"], spared, "{reference}");
+    }
     let report = world.json(&["service", "purge-chats"]);
     assert_eq!(report["skipped"][0]["chat_id"], 1, "{report}");
     assert_eq!(report["purged"].as_array().unwrap().len(), 2, "{report}");
@@ -220,6 +232,39 @@ fn a_purge_from_inside_a_chat_spares_that_chat_and_says_so() {
     assert_eq!(report["purged"][0]["chat_id"], 1, "{report}");
     assert!(world.handlers().is_empty());
     world.stop();
+}
+
+/// Somebody serves a chat although it was retired before he came: a purge that has nothing left to retire ends him all the same.
+#[test]
+fn a_purge_ends_who_serves_a_retired_chat_too() {
+    for service in [true, false] {
+        let world = World::with_workspace();
+        world.wg(&["chat", "new"]).ok();
+        let mut handler = world.start(&["nex", "--chat", "0"]);
+        let pid = handler.pid().to_string();
+        world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
+            text.lines().next() == Some(&pid)
+        });
+        // As another tool retires it: the graph alone tells.
+        let graph = world
+            .read(".wg/graph.jsonl")
+            .replace("chat-loop", "archived");
+        fs::write(
+            world.path(".wg/graph.jsonl"),
+            graph.replace("in-progress", "done"),
+        )
+        .unwrap();
+        if service {
+            world.wg(&["service", "start"]).ok();
+        }
+        let report = world.json(&["service", "purge-chats"]);
+        assert_eq!(report["purged"], serde_json::json!([]), "{report}");
+        assert_eq!(report["errors"], serde_json::json!([]), "{report}");
+        assert_eq!(report["handlers_ended"], 1, "{report}");
+        handler.hang_up();
+        handler.finish();
+        world.stop();
+    }
 }
 
 #[test]

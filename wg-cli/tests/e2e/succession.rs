@@ -122,3 +122,33 @@ fn a_stop_gives_the_turn_its_grace_and_a_forced_one_does_not() {
         world.stop();
     }
 }
+
+#[test]
+fn a_signal_ends_the_service_as_a_stop_does_and_a_second_one_hurries() {
+    for (first, second) in [
+        (Signal::SIGTERM, None),
+        (Signal::SIGINT, None),
+        (Signal::SIGTERM, Some(Signal::SIGINT)),
+        (Signal::SIGINT, Some(Signal::SIGTERM)),
+    ] {
+        let world = World::with_workspace();
+        std::fs::write(
+            world.path(".wg/config.toml"),
+            "[service]\nstop_grace = \"600s\"\n",
+        )
+        .unwrap();
+        in_a_turn(&world, std::path::Path::new(WG));
+        let daemon = world.daemon_pid();
+        kill(Pid::from_raw(daemon), first).unwrap();
+        world.wait_for_file(".wg/service/events.jsonl", |text| {
+            text.contains("release_requested")
+        });
+        match second {
+            None => is_answered_once(&world),
+            Some(second) => kill(Pid::from_raw(daemon), second).unwrap(),
+        }
+        wait_gone(daemon);
+        assert_eq!(world.processes().len(), 0, "{first}, {second:?}");
+        world.stop();
+    }
+}

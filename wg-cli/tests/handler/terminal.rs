@@ -149,6 +149,7 @@ fn a_person_who_does_not_want_to_wait_is_told_who_has_the_chat() {
     let (_terminal, mut person) = Terminal::start(&world, &["nex", "--chat", "chat-0"]);
     person.first_error_line_with("asked it to leave");
     assert!(world.session.join(".handler.release-requested").exists());
+    person.first_error_line_with("still held, waiting");
     person.signal("INT");
     let output = person.output();
     assert_eq!(output.status.code(), Some(i32::from(ExitCode::Held.code())));

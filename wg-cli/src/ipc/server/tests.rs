@@ -19,8 +19,8 @@ impl Service for Upper {
     fn closed(&self, connection: ConnectionId) {
         self.closed.send(connection).unwrap();
     }
-    fn is_pinned(&self, _connection: ConnectionId) -> bool {
-        false
+    fn standing(&self, _connection: ConnectionId) -> Standing {
+        Standing::Caller
     }
 }
 
@@ -119,8 +119,8 @@ fn what_was_asked_is_done_although_the_client_is_gone() {
         fn closed(&self, connection: ConnectionId) {
             self.1.send(connection).unwrap();
         }
-        fn is_pinned(&self, _connection: ConnectionId) -> bool {
-            false
+        fn standing(&self, _connection: ConnectionId) -> Standing {
+            Standing::Caller
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -161,4 +161,80 @@ fn the_oldest_idle_connection_makes_room() {
     assert_eq!(ends.recv().unwrap(), ConnectionId(0));
     second.get_mut().write_all(b"still here\n").unwrap();
     assert!(matches!(ask(&mut second), Reply::Ok(_)));
+}
+
+/// Says of a connection that it is whatever it said of itself last.
+#[derive(Default)]
+struct Sayings(parking_lot::Mutex<BTreeMap<ConnectionId, Standing>>);
+
+struct Ranks {
+    said: Sayings,
+    closed: Sender<ConnectionId>,
+}
+
+impl Service for Ranks {
+    fn request(&self, from: ConnectionId, line: &[u8], answer: Answer) {
+        let standing = match line {
+            b"handler" => Standing::Handler,
+            b"watcher" => Standing::Watcher,
+            _ => Standing::Caller,
+        };
+        self.said.0.lock().insert(from, standing);
+        answer.send(&Reply::of(serde_json::json!({})));
+    }
+    fn closed(&self, connection: ConnectionId) {
+        self.closed.send(connection).unwrap();
+    }
+    fn standing(&self, connection: ConnectionId) -> Standing {
+        let said = self.said.0.lock();
+        said.get(&connection).copied().unwrap_or(Standing::Caller)
+    }
+}
+
+#[test]
+fn who_asks_goes_before_who_watches_and_a_handler_never_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let (closed, ends) = crossbeam_channel::unbounded();
+    let _server = Server::start(
+        UnixListener::bind(&path).unwrap(),
+        Limits {
+            connections: 3,
+            ..Limits::standard()
+        },
+        Arc::new(Ranks {
+            said: Sayings::default(),
+            closed,
+        }),
+    )
+    .unwrap();
+    let join = |word: &str| {
+        let mut stream = BufReader::new(UnixStream::connect(&path).unwrap());
+        writeln!(stream.get_mut(), "{word}").unwrap();
+        ask(&mut stream);
+        stream
+    };
+    let mut first_handler = join("handler");
+    let _watcher = join("watcher");
+    let _caller = join("caller");
+    let mut second_handler = join("handler");
+    assert_eq!(
+        ends.recv().unwrap(),
+        ConnectionId(2),
+        "the caller, although it came last"
+    );
+    let mut third_handler = join("handler");
+    assert_eq!(ends.recv().unwrap(), ConnectionId(1), "then who watches");
+    // There is nobody left who could go, and a handler is let in all the same.
+    let mut fourth_handler = join("handler");
+    for handler in [
+        &mut first_handler,
+        &mut second_handler,
+        &mut third_handler,
+        &mut fourth_handler,
+    ] {
+        handler.get_mut().write_all(b"handler\n").unwrap();
+        assert!(matches!(ask(handler), Reply::Ok(_)));
+    }
+    assert!(ends.is_empty());
 }

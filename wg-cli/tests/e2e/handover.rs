@@ -1,0 +1,200 @@
+//! A session that goes from a handler to a person and back.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::process::wait_gone;
+use crate::world::{Running, World};
+
+/// A chat whose handler has answered and stays; after a release the daemon would keep away for an hour.
+fn answered() -> World {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[supervisor]\nrelease_pause = \"1h\"\n",
+    )
+    .unwrap();
+    assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
+    world
+}
+
+/// A handler that a person started, when it has the session.
+fn person(world: &World) -> Running {
+    let person = world.start(&["nex", "--chat", "0"]);
+    let pid = person.pid().to_string();
+    world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
+        text.lines().next() == Some(&pid)
+    });
+    person
+}
+
+fn events(world: &World) -> Vec<Value> {
+    let text = world.read(".wg/service/events.jsonl");
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_hold_off_lasts_until_somebody_takes_the_session_and_its_end_brings_the_service_back() {
+    let world = answered();
+    let handler = world.json(&["session", "status", "0"])["holder"]["pid"].clone();
+    world.wg(&["session", "release", "0", "--wait", "60"]).ok();
+    let person = person(&world);
+    let pid = person.pid();
+    let holds = format!("held by live pid {pid} (chat-nex)");
+    world.wait_for_file(".wg/service/events.jsonl", |text| text.contains(&holds));
+    assert_eq!(world.json(&["chat", "list"])["chats"][0]["state"], "held");
+    let told: Vec<(String, Value)> = events(&world)
+        .iter()
+        .filter(|event| {
+            ["release_requested", "taken_over"].contains(&event["event"].as_str().unwrap())
+        })
+        .map(|event| {
+            (
+                event["event"].as_str().unwrap().to_owned(),
+                event["pid"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("release_requested".to_owned(), handler),
+            ("taken_over".to_owned(), Value::from(pid)),
+        ]
+    );
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    person.finish();
+    assert_eq!(
+        world.wg(&["chat", "are you back?"]).ok().stdout,
+        "are you back?\n"
+    );
+    world.stop();
+}
+
+#[test]
+fn a_released_session_that_nobody_takes_is_kept_free_and_a_message_waits() {
+    let world = answered();
+    world.wg(&["session", "release", "0", "--wait", "60"]).ok();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("(release 1)")
+    });
+    let started = || {
+        world
+            .read(".wg/service/events.jsonl")
+            .matches("\"spawned\"")
+            .count()
+    };
+    assert_eq!(started(), 1);
+    world.wg(&["chat", "send", "0", "wait for it"]).ok();
+    let why = world.wg(&["why", "0"]).ok().stdout;
+    assert!(why.contains("(release 1)"), "{why}");
+    assert_eq!(started(), 1);
+    // Whoever does not want to wait says so.
+    world.wg(&["chat", "resume", "0"]).ok();
+    world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+        text.contains("wait for it")
+    });
+    world.stop();
+}
+
+#[test]
+fn without_a_terminal_a_held_chat_is_not_waited_for_and_its_holder_is_named() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let person = person(&world);
+    let pid = person.pid();
+    let wg = crate::world::WG;
+    for stdin in ["</dev/null", "<&-", "| cat | "] {
+        let command = match stdin.strip_prefix('|') {
+            Some(_) => format!("echo hello | '{wg}' nex --chat 0"),
+            None => format!("'{wg}' nex --chat 0 {stdin}"),
+        };
+        let refused = world.sh_unchecked(&command).with_code(75);
+        assert!(
+            refused.stderr.contains(&format!("pid={pid}")),
+            "{command}: {}",
+            refused.stderr
+        );
+        assert!(
+            !world
+                .path(".wg/chat/.chat-0/.handler.release-requested")
+                .exists(),
+            "{command}: nobody is asked to leave for somebody who does not wait"
+        );
+    }
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    person.finish();
+    world.stop();
+}
+
+/// The handler that serves the chat, which is not `other`.
+fn handler_other_than(world: &World, other: i64) -> i64 {
+    let text = world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
+        text.lines()
+            .next()
+            .and_then(|pid| pid.parse::<i64>().ok())
+            .is_some_and(|pid| pid != other)
+            && text.lines().count() == 3
+    });
+    text.lines().next().unwrap().parse().unwrap()
+}
+
+fn end(pid: i64) {
+    let pid = i32::try_from(pid).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_gone(pid);
+}
+
+#[test]
+fn a_consumer_of_the_former_daemon_is_one_of_the_next_until_it_goes() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    // As a screen does it: a file whose lock it holds, and a connection.
+    let consumers = world.path(".wg/chat/.chat-0/consumers");
+    fs::create_dir_all(&consumers).unwrap();
+    let file = fs::File::create_new(consumers.join("screen")).unwrap();
+    file.lock().unwrap();
+    let connection = UnixStream::connect(world.path(".wg/service/daemon.sock")).unwrap();
+    writeln!(&connection, r#"{{"cmd":"attach","chat_id":0}}"#).unwrap();
+    let first = handler_other_than(&world, 0);
+    end(i64::from(world.daemon_pid()));
+    end(first);
+    world.wg(&["service", "start"]).ok();
+    let second = handler_other_than(&world, first);
+    let spawned = events(&world)
+        .into_iter()
+        .rev()
+        .find(|event| event["event"] == "spawned")
+        .unwrap();
+    assert_eq!(spawned["pid"], second, "{spawned}");
+    let text = spawned["text"].as_str().unwrap();
+    assert!(text.contains("(consumer)"), "{text}");
+    // A purge that spares who is active spares it, with a daemon that never saw it come and without one.
+    let spared = serde_json::json!([{"chat_id": 0, "reason": "active"}]);
+    let keep = ["service", "purge-chats", "--keep-active", "--dry-run"];
+    assert_eq!(world.json(&keep)["skipped"], spared);
+    world.wg(&["service", "stop", "--keep-handlers"]).ok();
+    let report = world.json(&keep[..3]);
+    assert_eq!(report["skipped"], spared, "{report}");
+    // Its end is known before anything is decided about the chat again.
+    world.wg(&["service", "start"]).ok();
+    drop(file);
+    fs::remove_file(consumers.join("screen")).unwrap();
+    end(second);
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.lines()
+            .last()
+            .is_some_and(|line| line.contains("\"event\":\"idle\""))
+    });
+    let report = world.json(&keep[..3]);
+    assert_eq!(report["purged"][0]["chat_id"], 0, "{report}");
+    world.stop();
+}
