@@ -283,6 +283,13 @@ impl<H: Host> Core<H> {
         })
     }
 
+    /// Returns the processes that have ended and are not reaped yet.
+    fn dead(&self) -> HashSet<u32> {
+        let runs = self.units.values().filter_map(|entry| entry.run.as_ref());
+        let dead = runs.filter(|run| run.gone_at.is_some() && run.child.is_some());
+        dead.map(|run| run.pid).collect()
+    }
+
     /// Returns true if what these units' processes left behind came to this program.
     fn all_inherited(&self, due: &[UnitId]) -> bool {
         let mut runs = due
@@ -317,7 +324,7 @@ impl<H: Host> Core<H> {
             .map(|(group, leader)| (group.clone(), leader))
             .collect();
         let table = if all {
-            Table::read(&names, floor)
+            Table::read_but(&self.dead(), &names, floor)
         } else {
             let members = groups.iter().filter_map(|(group, _)| group.members().ok());
             let known = sweeps.iter().flat_map(|sweep| sweep.roots());

@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) alive: bool,
     /// Whether the first thread has ended, and others may work on.
     pub(crate) headless: bool,
+    /// How many threads it has.
+    pub(crate) threads: u64,
     pub(crate) name: String,
     /// The environment variables that were asked for, as `NAME=VALUE`.
     pub(crate) carried: Vec<String>,
@@ -55,11 +57,19 @@ impl Table {
     /// Reads all processes, and of those that started at `floor` or later the
     /// environment variables with these names.
     pub(crate) fn read(names: &[&str], floor: u64) -> io::Result<Self> {
+        Self::read_but(&HashSet::new(), names, floor)
+    }
+
+    /// Reads all processes but `dead`, which are known to have ended and are still pinned, so
+    /// that nobody is below them and nobody else can have their pids.
+    pub(crate) fn read_but(dead: &HashSet<u32>, names: &[&str], floor: u64) -> io::Result<Self> {
         let mut look = Look::new(names, floor);
         let mut entries = Vec::new();
         for item in fs::read_dir("/proc")? {
             let item = item?;
-            if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok()) {
+            if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok())
+                && !dead.contains(&pid)
+            {
                 // A process that ends between the listing and the look is no loss:
                 // it is no longer there to be ended.
                 entries.extend(look.at(pid));
@@ -114,11 +124,18 @@ impl Table {
         let mut entries = line;
         let mut queue = Vec::new();
         for root in roots {
-            if seen.insert(*root)
-                && let Some(entry) = look.at(*root)
-            {
+            if !seen.insert(*root) {
+                continue;
+            }
+            // The environment of a unit's own process is no evidence of anything.
+            let entry = if own.contains(root) {
+                look.stat(*root)
+            } else {
+                look.at(*root)
+            };
+            if let Some(entry) = entry {
+                queue.push((*root, entry.threads));
                 entries.push(entry);
-                queue.push(*root);
             }
         }
         let mut children = Vec::new();
@@ -143,23 +160,28 @@ impl Table {
                 let young = look.at(child).filter(|entry| entry.start >= floor);
                 if let Some(entry) = young {
                     seen.insert(child);
+                    queue.push((child, entry.threads));
                     entries.push(entry);
-                    queue.push(child);
                 }
             }
         }
-        while let Some(parent) = queue.pop() {
+        while let Some((parent, threads)) = queue.pop() {
+            let listed = if threads == 1 {
+                look.children_of_first(parent, &mut children)
+            } else {
+                look.children(parent, &mut children)
+            };
             // One that ended meanwhile has handed its children on; the next pass
             // finds them there.
-            if look.children(parent, &mut children).is_err() {
+            if listed.is_err() {
                 continue;
             }
             for child in children.drain(..) {
                 if seen.insert(child)
                     && let Some(entry) = look.at(child)
                 {
+                    queue.push((child, entry.threads));
                     entries.push(entry);
-                    queue.push(child);
                 }
             }
         }
@@ -345,12 +367,17 @@ impl<'a> Look<'a> {
     /// Lists the children that the first thread of a process has, and if it is this
     /// process those of the calling thread.
     fn inherited(&mut self, pid: u32, children: &mut Vec<u32>) -> io::Result<()> {
-        self.children_in(&format!("/proc/{pid}/task/{pid}/children"), children)?;
+        self.children_of_first(pid, children)?;
         if pid == self.me {
             // What a child made into a sibling of itself.
             self.children_in("/proc/thread-self/children", children)?;
         }
         Ok(())
+    }
+
+    /// Lists the children of the first thread of a process.
+    fn children_of_first(&mut self, pid: u32, children: &mut Vec<u32>) -> io::Result<()> {
+        self.children_in(&format!("/proc/{pid}/task/{pid}/children"), children)
     }
 
     /// Lists the children of all threads of a process.
@@ -420,6 +447,7 @@ pub(super) fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
         // A first thread that has ended shows as a zombie while the others work on.
         alive: !headless || threads > 1,
         headless,
+        threads,
         name,
         carried: Vec::new(),
         unreadable: false,
@@ -526,6 +554,25 @@ mod tests {
         let mut found: Vec<u32> = table.carriers(&marker).collect();
         found.sort_unstable();
         assert_eq!(found, [71, 75]);
+    }
+
+    #[test]
+    fn a_look_at_everything_leaves_out_only_the_dead_that_are_named() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let ended = waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
+        let all = Table::read(&[], 0);
+        let but = Table::read_but(&HashSet::from([child.id()]), &[], 0);
+        child.wait().unwrap();
+        ended.unwrap();
+        let (all, but) = (all.unwrap(), but.unwrap());
+        assert!(all.get(child.id()).is_some_and(|entry| !entry.alive));
+        assert_eq!(but.get(child.id()), None);
+        assert!(but.get(std::process::id()).is_some());
     }
 
     /// What the kernel does with orphans decides whether looking nearby is enough.

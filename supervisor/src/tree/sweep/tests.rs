@@ -11,6 +11,7 @@ fn entry(pid: u32, parent: u32, group: u32, start: u64) -> Entry {
         start,
         alive: true,
         headless: false,
+        threads: 1,
         name: format!("p{pid}"),
         carried: Vec::new(),
         unreadable: false,
