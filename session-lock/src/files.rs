@@ -223,6 +223,19 @@ impl Guard {
         }
     }
 
+    /// Returns whether somebody has it, for one who only looks: he shares it for an instant, which keeps no other looker from
+    /// the same answer. Whoever wants it in that instant finds it busy and nobody who claims it, and tries again.
+    pub(crate) fn is_taken(file: &File) -> io::Result<bool> {
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return file.unlock().map(|()| false),
+                Err(TryLockError::WouldBlock) => return Ok(true),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
     /// Unlocks, if this process locked.
     pub(crate) fn unlock(&mut self) -> io::Result<()> {
         match self.locked_by.take() {

@@ -54,12 +54,8 @@ fn inheritor(pid: u32, guard: FileId) -> Option<Inheritor> {
         let same = std::fs::metadata(&link)
             .is_ok_and(|it| it.dev() == guard.device && it.ino() == guard.inode);
         let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-        // Somebody who is only trying has the file open too; the lock shows on the holder's open file alone.
-        if same
-            && info
-                .lines()
-                .any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
-        {
+        // Somebody who is only trying or looking has the file open too; the lock shows on the holder's open file alone.
+        if same && info.lines().any(is_exclusive) {
             let lent = !closes_on_exec(&info);
             found = Some(Inheritor {
                 pid,
@@ -68,6 +64,12 @@ fn inheritor(pid: u32, guard: FileId) -> Option<Inheritor> {
         }
     }
     found
+}
+
+/// Returns whether a line of an `fdinfo` file tells of the lock: the shared one is that of somebody who only looks.
+#[cfg(target_os = "linux")]
+fn is_exclusive(line: &str) -> bool {
+    line.starts_with("lock:") && line.contains("FLOCK") && line.contains("WRITE")
 }
 
 /// Returns whether the text of an `fdinfo` file says that the descriptor is closed when another program starts.
@@ -96,4 +98,41 @@ pub(crate) fn inheritors(_guard: FileId) -> Vec<Inheritor> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn has_guard_of(_pid: u32, _dir: &std::path::Path) -> bool {
     false
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn who_only_looks_at_a_lock_is_no_borrower_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = dir.path().join(".handler.guard");
+        std::fs::write(&guard, "").unwrap();
+        let id = FileId::of_path(&guard).unwrap();
+        for (how, is_borrower) in [("--shared", false), ("--exclusive", true)] {
+            let mut child = Command::new("flock")
+                .arg(how)
+                .arg(&guard)
+                .arg("cat")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(b"locked\n").unwrap();
+            let mut line = String::new();
+            let output = child.stdout.take().unwrap();
+            BufReader::new(output).read_line(&mut line).unwrap();
+            let found = inheritors(id);
+            drop(input);
+            child.wait().unwrap();
+            assert_eq!(line, "locked\n");
+            assert_eq!(!found.is_empty(), is_borrower, "{how}: {found:?}");
+        }
+        assert_eq!(inheritors(id), []);
+    }
 }

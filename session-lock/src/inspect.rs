@@ -88,7 +88,8 @@ impl Inspection {
     }
 }
 
-/// Looks at the lock of `dir` without taking it.
+/// Looks at the lock of `dir` without taking it. The lock itself is touched only where the one who claims it is gone or
+/// cannot be asked.
 ///
 /// # Errors
 ///
@@ -182,7 +183,9 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         | Liveness::Reused
         | Liveness::Rebooted
         | Liveness::Left => {
-            let pids = guard.map(|(_file, id)| inheritors(id)).unwrap_or_default();
+            // The search goes through all processes, and mostly there is nothing to search for.
+            let taken = guard.filter(|(file, _)| Guard::is_taken(file).unwrap_or(true));
+            let pids = taken.map(|(_file, id)| inheritors(id)).unwrap_or_default();
             if pids.is_empty() {
                 return Ok(stale(content.is_some(), holder, liveness));
             }
@@ -213,8 +216,7 @@ fn inheritors(guard: FileId) -> Vec<u32> {
 
 /// Returns whether somebody has the guard, by trying to.
 ///
-/// The one look that touches the lock, and only where no process can be asked: the holder lives in another pid
-/// namespace. Whoever wants the lock in this very moment finds it busy, finds nobody who claims it, and tries again.
+/// Only where no process can be asked: the holder lives in another pid namespace. Whoever wants the lock in this very moment finds it busy, finds nobody who claims it, and tries again.
 fn is_locked(file: std::fs::File, id: FileId) -> bool {
     !Guard::new(file, id).try_lock().unwrap_or(false)
 }

@@ -12,9 +12,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use figures::{Sorted, millis, pss_kib, wakeups};
+use wg_cli::presence::Presence;
 use world::World;
 
 const SIZES: [u32; 3] = [10, 100, 1_000];
+const RESTARTS: [u32; 2] = [1, 100];
 const HISTORIES: [u64; 4] = [100, 1_000, 10_000, 100_000];
 const BOOTS: usize = 5;
 const ROUNDS: usize = 100;
@@ -81,6 +83,10 @@ fn measure() -> Result<(), Box<dyn Error>> {
     for length in wanted.sizes("history", &HISTORIES) {
         history(length)?;
     }
+    println!("\nchats  handler killed -> its successor has the lock p50/p99 ms");
+    for size in wanted.sizes("restart", &RESTARTS) {
+        restart(size)?;
+    }
     println!("\nsilent clients  status p50/p99/max ms");
     for silent in wanted.sizes("silent", &[SILENT]) {
         silent_clients(silent)?;
@@ -90,6 +96,7 @@ fn measure() -> Result<(), Box<dyn Error>> {
          idle -> handler: a message is sent to a chat without a process, until its handler's lock record is there, one sample a chat up to {ROUNDS};\n\
          idle -> reply: the same until the reply is in the outbox; send -> reply: to a handler that is there; every message and reply is synced to the disk;\n\
          purge: `wg service purge-chats` with a live handler in every chat, until it returns, its report with proof;\n\
+         killed: SIGKILL to the handler of a chat that somebody is attached to, without a turn, {ROUNDS} times in turn over the chats, pauses of zero;\n\
          PSS and voluntary context switches of the daemon, {} s idle; the agent is the built-in echo, which is no process\n\
          not measured: peers (none has a purge or a wake on message), a loaded machine, agents that are programs",
         IDLE.as_secs()
@@ -195,6 +202,31 @@ fn history(length: u64) -> Result<(), Box<dyn Error>> {
         world.wait_for_replies(0, count)
     })?;
     println!("{length:7}  {:>6} / {:>6}", warm.at(0.5), warm.at(0.99));
+    world.end()
+}
+
+fn restart(size: u32) -> Result<(), Box<dyn Error>> {
+    let world = World::make(size)?;
+    world.set("[supervisor]\nbackoff_first = \"0s\"\nbackoff_cap = \"0s\"\ncrash_hard = 0\nunsafe_no_backoff = true\n")?;
+    world.wg(&["service", "start"])?;
+    let attached: Vec<Presence> = (0..size)
+        .map(|chat| world.attach(chat))
+        .collect::<Result<_, _>>()?;
+    for chat in 0..size {
+        world.wait_for_handler(chat)?;
+    }
+    let mut round = 0;
+    let restarts = Sorted::times(ROUNDS, || {
+        let chat = round % size;
+        round += 1;
+        world.replace_handler(chat)
+    })?;
+    println!(
+        "{size:5}  {:>6} / {:>6}",
+        restarts.at(0.5),
+        restarts.at(0.99)
+    );
+    drop(attached);
     world.end()
 }
 

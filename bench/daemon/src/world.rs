@@ -3,15 +3,19 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use wg_cli::clock::Timestamp;
 use wg_cli::ipc::{Client, Request};
 use wg_cli::ops::{self, SendOptions};
 use wg_cli::patience::Patience;
+use wg_cli::presence::Presence;
 use wg_cli::store::files::Durability;
 use wg_cli::store::graph::{ChatId, Graph, NewChat};
 use wg_cli::store::messages::{self, Message, Role, Side};
@@ -87,6 +91,39 @@ impl World {
     pub(crate) fn wait_for_handler(&self, chat: u32) -> Result<(), Box<dyn Error>> {
         let record = self.session(chat).join(".handler.pid");
         self.wait(chat, || Ok(record.exists()))
+    }
+
+    /// Adds to the settings.
+    pub(crate) fn set(&self, settings: &str) -> Result<(), Box<dyn Error>> {
+        let path = self.root.join(".wg/config.toml");
+        let mut file = fs::OpenOptions::new().append(true).open(path)?;
+        Ok(file.write_all(settings.as_bytes())?)
+    }
+
+    /// Is somebody who reads the chat.
+    pub(crate) fn attach(&self, chat: u32) -> Result<Presence, Box<dyn Error>> {
+        let patience = Patience::Forever;
+        Ok(Presence::announce(
+            &self.workspace,
+            ChatId(chat),
+            "bench",
+            patience,
+        )?)
+    }
+
+    /// Kills the handler of a chat and waits until another one has its lock.
+    pub(crate) fn replace_handler(&self, chat: u32) -> Result<(), Box<dyn Error>> {
+        let record = self.session(chat).join(".handler.pid");
+        let pid = || -> Result<Option<i32>, Box<dyn Error>> {
+            match fs::read_to_string(&record) {
+                Ok(text) => Ok(text.lines().next().and_then(|pid| pid.parse().ok())),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let first = pid()?.ok_or("there is no handler")?;
+        kill(Pid::from_raw(first), Signal::SIGKILL)?;
+        self.wait(chat, || Ok(pid()?.is_some_and(|now| now != first)))
     }
 
     /// Waits until there are so many replies.
