@@ -5,6 +5,7 @@ pub mod chat;
 pub mod cli;
 pub mod clock;
 mod columns;
+mod control_group;
 pub mod daemon;
 pub mod dir_registry;
 pub mod exit_code;

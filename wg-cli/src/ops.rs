@@ -271,6 +271,9 @@ pub struct ServiceStatus {
     pub log: String,
     /// The chats.
     pub chats: Vec<ChatRow>,
+    /// Whether each handler gets a control group, with which it is ended.
+    #[serde(default)]
+    pub control_groups: bool,
     /// The queue's lanes that are in use: what runs, what waits, and for what.
     #[serde(default)]
     pub lanes: Lanes,

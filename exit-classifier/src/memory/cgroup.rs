@@ -151,28 +151,37 @@ fn read_if_there(path: &Path) -> Result<Option<String>, MemoryError> {
     }
 }
 
+/// Returns the directory of a process's group in the hierarchy of version 2, whichever controllers that has, from the texts of its
+/// `/proc/<pid>/cgroup` and of `/proc/self/mountinfo`; `None` where it cannot be seen from here.
+#[must_use]
+pub fn unified_dir(groups: &str, mounts: &str) -> Option<PathBuf> {
+    locate_in(groups, mounts, Version::V2).map(|group| group.dir)
+}
+
 /// Returns the group from the texts of `/proc/<pid>/cgroup` and `/proc/self/mountinfo`.
 ///
 /// Where version 1 has the memory controller, version 2 cannot have it (it is in one hierarchy only), so version 1 is asked first.
 fn locate(groups: &str, mounts: &str) -> Option<MemoryGroup> {
-    let path_of = |wanted: &dyn Fn(&str, &str) -> bool| {
-        groups.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            wanted(id, controllers).then_some(path)
-        })
-    };
-    let v1 = path_of(&|_, controllers| controllers.split(',').any(|name| name == "memory"));
-    let v2 = path_of(&|id, controllers| id == "0" && controllers.is_empty());
-    let found = |path: Option<&str>, version| {
-        let path = path?;
-        mounts
-            .lines()
-            .filter_map(Mount::parse)
-            .filter(|mount| mount.is_memory(version))
-            .find_map(|mount| mount.group(path, version))
-    };
-    found(v1, Version::V1).or_else(|| found(v2, Version::V2))
+    let found = |version| locate_in(groups, mounts, version);
+    found(Version::V1).or_else(|| found(Version::V2))
+}
+
+/// Returns the group in the memory hierarchy of version 1, or in the one hierarchy of version 2.
+fn locate_in(groups: &str, mounts: &str, version: Version) -> Option<MemoryGroup> {
+    let path = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_it = match version {
+            Version::V1 => controllers.split(',').any(|name| name == "memory"),
+            Version::V2 => id == "0" && controllers.is_empty(),
+        };
+        is_it.then_some(path)
+    })?;
+    mounts
+        .lines()
+        .filter_map(Mount::parse)
+        .filter(|mount| mount.is_memory(version))
+        .find_map(|mount| mount.group(path, version))
 }
 
 /// One line of `/proc/<pid>/mountinfo`: `36 35 98:0 /root /point options - type source super-options` (`proc_pid_mountinfo(5)`).
@@ -278,6 +287,22 @@ mod tests {
             "30 23 0:26 / /odd\\040place rw - cgroup2 cgroup2 rw\n",
             Some(("/odd place/a", Version::V2)),
         );
+    }
+
+    #[test]
+    fn the_directory_in_version_2_is_found_beside_a_memory_hierarchy_of_version_1() {
+        let groups = "9:name=systemd:/\n4:memory:/a/b\n0::/c d\n";
+        let hybrid =
+            format!("{V1_MOUNT}41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+        for (groups, mounts, expected) in [
+            (groups, hybrid.as_str(), Some("/sys/fs/cgroup/unified/c d")),
+            ("0::/\n", hybrid.as_str(), Some("/sys/fs/cgroup/unified")),
+            ("4:memory:/a/b\n", hybrid.as_str(), None),
+            (groups, V1_MOUNT, None),
+            ("0::/../other\n", V2_MOUNT, None),
+        ] {
+            assert_eq!(unified_dir(groups, mounts), expected.map(PathBuf::from));
+        }
     }
 
     #[test]

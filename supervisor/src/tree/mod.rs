@@ -24,7 +24,7 @@ pub(crate) use end::{FREEZES_WITHIN, carry_out, open};
 pub use group::Group;
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
-pub use table::{is_alive, start_ticks};
+pub use table::{is_alive, process, start_ticks};
 
 /// A process, named well enough not to be mistaken for a later one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

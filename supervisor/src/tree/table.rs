@@ -411,6 +411,12 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     read_entry(pid, &mut Vec::new()).map(|entry| entry.start)
 }
 
+/// Returns the process that has this pid now, or `None` if there is none.
+#[must_use]
+pub fn process(pid: u32) -> Option<Process> {
+    read_entry(pid, &mut Vec::new()).map(|entry| entry.process())
+}
+
 /// Returns true if the process that started then under this pid still is alive. A
 /// zombie is not, nor is a later process with the same pid.
 #[must_use]

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::args::{Nex, SpawnTask};
 use super::context::Context;
+use crate::control_group;
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
 use crate::handler::nex::NexOptions;
@@ -37,6 +38,9 @@ struct Planned {
 }
 
 pub(super) fn spawn_task(cx: &Context<'_>, args: &SpawnTask) -> Outcome {
+    if !args.dry_run {
+        control_group::enter(std::env::var_os(control_group::VARIABLE).as_deref());
+    }
     let workspace = cx.workspace()?;
     let command = spawn_task::command(&workspace, &args.id).map_err(no_fault_of_the_settings)?;
     if !args.dry_run {

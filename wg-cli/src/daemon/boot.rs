@@ -1,12 +1,14 @@
 //! Boot: which chats there are, which handlers of an earlier daemon live on, and what dead ones left behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use supervisor::Adopted;
 
+use super::groups::Left;
 use super::host::unit_of;
 use super::{Daemon, QUERY, holder, reap};
 use crate::chat::{Need, Wish};
@@ -14,7 +16,7 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::names::EventKind;
 use crate::store::StoreError;
-use crate::store::chat_state::ChatRecord;
+use crate::store::chat_state::{ChatRecord, SpawnRecord};
 use crate::store::events::EventLine;
 use crate::store::files;
 use crate::store::graph::{ChatId, Graph};
@@ -41,6 +43,7 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
     }
     let adopted = adopt(daemon, &live);
     end_leftovers(daemon, &adopted);
+    sweep_groups(daemon, &adopted);
     daemon.booting.store(false, Ordering::SeqCst);
     // What was written to the graph meanwhile, and what it looked like.
     if let Err(e) = daemon.heed_graph() {
@@ -324,17 +327,29 @@ fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
             .and_then(|n| n.parse().ok());
         owners.extend(chat.map(ChatId));
     }
+    let mut spawns = spawns(daemon);
+    // What shed its environment is found by its group alone.
+    let owns = |spawn: &SpawnRecord| Left::of(spawn, None).is_some();
+    owners.extend(
+        spawns
+            .iter()
+            .filter(|(_, spawn)| owns(spawn))
+            .map(|(chat, _)| *chat),
+    );
     for chat in owners {
         if adopted.contains(&chat) {
             continue;
         }
         let withdrawn = withdrawn_handler(daemon, chat);
-        let ended = supervisor::tree::end(
-            None,
-            Some(&daemon.marker(Some(chat))),
-            LEFTOVERS,
-            &mut |pid| Some(pid) != withdrawn && daemon.is_exempt(pid),
-        );
+        let mut is_exempt = |pid| Some(pid) != withdrawn && daemon.is_exempt(pid);
+        let marker = daemon.marker(Some(chat));
+        let left = spawns
+            .remove(&chat)
+            .and_then(|spawn| Left::of(&spawn, withdrawn));
+        let ended = match left {
+            Some(left) => left.end(Some(&marker), LEFTOVERS, &mut is_exempt),
+            None => supervisor::tree::end(None, Some(&marker), LEFTOVERS, &mut is_exempt),
+        };
         match ended {
             Ok(report) => {
                 for process in report.ended {
@@ -360,6 +375,29 @@ fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
             Err(e) => log::error!("{chat}: the leftovers could not be ended: {e}"),
         }
     }
+}
+
+/// The last start of each chat that has a state file.
+fn spawns(daemon: &Daemon) -> BTreeMap<ChatId, SpawnRecord> {
+    match recorded(&daemon.workspace) {
+        Ok(recorded) => recorded
+            .into_iter()
+            .filter_map(|(chat, record)| Some((chat, record.spawn?)))
+            .collect(),
+        Err(e) => {
+            log::warn!("the state files cannot be listed: {e}");
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Removes the control groups of dead handlers. Nothing is being started yet, so that an empty one is nobody's.
+fn sweep_groups(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
+    let spawns = spawns(daemon).into_iter();
+    let groups = spawns.filter_map(|(chat, spawn)| Some((chat, spawn.group?)));
+    let (in_use, left): (Vec<_>, Vec<_>) = groups.partition(|(chat, _)| adopted.contains(chat));
+    let paths = |groups: Vec<(ChatId, PathBuf)>| groups.into_iter().map(|(_, dir)| dir).collect();
+    daemon.groups.sweep(&paths(left), &paths(in_use));
 }
 
 /// The handler that serves a chat although a person withdrew it: a purge or an archive whose daemon ended before the handler
@@ -421,9 +459,15 @@ fn messages_seen(daemon: &Daemon, chat: ChatId, dir: &std::path::Path) -> Result
 }
 
 /// Every chat that has a state file, with what is ours in it.
-fn recorded(workspace: &Workspace) -> std::io::Result<Vec<(ChatId, ChatRecord)>> {
+pub(super) fn recorded(workspace: &Workspace) -> std::io::Result<Vec<(ChatId, ChatRecord)>> {
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(workspace.service_dir())? {
+    let entries = match std::fs::read_dir(workspace.service_dir()) {
+        Ok(entries) => entries,
+        // No service has run here yet.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
         let name = entry?.file_name();
         let number = name
             .to_str()

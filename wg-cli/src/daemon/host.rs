@@ -3,6 +3,8 @@
 //! Everything here runs on the driver's thread and is short: a few small files are read and written. A file whose lock another process has is
 //! not waited for: what has to be written before a start makes the start wait, everything else is written elsewhere.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,17 +15,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exit_classifier::{Asked, Counts, Ending, LockHolder, Observation, RuleSet};
-use supervisor::tree::Marker;
+use supervisor::tree::{Group, Marker};
 use supervisor::{
     Cooperation, Disposition, Ended, Generation, Host, Ladder, Notice, Prepared, Rung,
-    StartReason as Cause, UnitId,
+    SpawnFailure, StartReason as Cause, UnitId,
 };
 
 use super::descriptors::Descriptors;
 use super::graph_seen::InGraph;
-use super::{Daemon, books, holder, reap, rules, service_manager};
+use super::{Daemon, books, groups, holder, reap, rules, service_manager};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
+use crate::control_group;
 use crate::names::{EventKind, StartReason};
 use crate::store::StoreError;
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
@@ -53,6 +56,8 @@ pub(super) struct ChatHost {
     daemon: Arc<Daemon>,
     rules: RuleSet,
     descriptors: Descriptors,
+    /// The control groups of the handlers that run.
+    groups: HashMap<ChatId, Option<Group>>,
 }
 
 impl ChatHost {
@@ -61,19 +66,25 @@ impl ChatHost {
             daemon,
             rules: rules::handler_rules(),
             descriptors: Descriptors::raise(),
+            groups: HashMap::new(),
         }
     }
 
     /// The command that serves the chat, and the record of the decision, written before anything is started.
     fn go(
-        &self,
+        &mut self,
         chat: ChatId,
         generation: Generation,
         reason: StartReason,
         dir: &Path,
     ) -> io::Result<Command> {
-        let daemon = &self.daemon;
+        let daemon = Arc::clone(&self.daemon);
         let nonce = crate::store::registry::nonce().map_err(io::Error::other)?;
+        // That of a start which came to nothing.
+        self.forget_group(chat);
+        let group = daemon.groups.make(&nonce);
+        self.groups.insert(chat, group.clone());
+        let group = group.as_ref().map(Group::dir);
         let record = SpawnRecord {
             nonce: nonce.clone(),
             generation: generation.0,
@@ -84,6 +95,7 @@ impl ChatHost {
             start_ticks: None,
             boot_id: clock::boot_id().map(str::to_owned),
             log_from: 0,
+            group: group.map(Path::to_owned),
         };
         let (log, log_from) = handler_log(dir, daemon.config().service.log_max_size)?;
         let record = SpawnRecord { log_from, ..record };
@@ -119,7 +131,17 @@ impl ChatHost {
                 MARKER,
                 format!("{}/{}/{nonce}", daemon.workspace.id(), chat),
             );
+        if let Some(group) = group {
+            command.env(control_group::VARIABLE, group);
+        }
         Ok(command)
+    }
+
+    /// Its handler is gone, and so is everybody who was to be ended with it.
+    fn forget_group(&mut self, chat: ChatId) {
+        if let Some(group) = self.groups.remove(&chat).flatten() {
+            groups::put_away(&group);
+        }
     }
 }
 
@@ -290,6 +312,7 @@ impl Host for ChatHost {
         }
         let disposition = wire::disposition(&verdict, holder, memory.map(|memory| memory.peak));
         daemon.ended(chat, ended, &verdict);
+        self.forget_group(chat);
         disposition
     }
 
@@ -308,6 +331,18 @@ impl Host for ChatHost {
         if books::matters(notice) {
             self.daemon.save_later(chat);
         }
+    }
+
+    fn spawn_error(&mut self, unit: UnitId, program: &OsStr, error: &io::Error) -> SpawnFailure {
+        self.forget_group(chat_of(unit));
+        SpawnFailure::of(program, error)
+    }
+
+    fn group(&mut self, unit: UnitId) -> Option<Group> {
+        let chat = chat_of(unit);
+        let workspace = &self.daemon.workspace;
+        let of_adopted = || groups::recorded(&ChatRecord::load(workspace, chat).ok()?.spawn?);
+        self.groups.entry(chat).or_insert_with(of_adopted).clone()
     }
 
     fn marker(&mut self, unit: UnitId) -> Option<Marker> {

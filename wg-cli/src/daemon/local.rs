@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value};
 
 use super::explain::{self, Known};
+use super::groups::Left;
 use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
 use super::{Daemon, boot, purge as purging, reap, wishes};
@@ -525,7 +526,15 @@ pub fn end_handlers(workspace: &Workspace) -> Result<AllEnded, Failure> {
                 .any(|task| explain::holder(workspace, task.id, None).is_some())
         })
     };
-    if all.is_empty() && !held() {
+    let grouped = || -> bool {
+        boot::recorded(workspace).is_ok_and(|recorded| {
+            let mut spawns = recorded
+                .iter()
+                .filter_map(|(_, record)| record.spawn.as_ref());
+            spawns.any(|spawn| Left::of(spawn, None).is_some())
+        })
+    };
+    if all.is_empty() && !held() && !grouped() {
         return Ok(AllEnded::default());
     }
     embedded(workspace, Daemon::end_all)

@@ -18,6 +18,7 @@ mod event_writer;
 mod events;
 mod explain;
 mod graph_seen;
+mod groups;
 mod handover;
 mod holder;
 mod host;
@@ -80,6 +81,7 @@ use crate::store::workspace::Workspace;
 use crate::why::LastVerdict;
 use events::Events;
 use graph_seen::{GraphSeen, InGraph};
+use groups::Groups;
 use handover::Handover;
 use host::unit_of;
 use inbox_watch::{Changed, InboxWatch};
@@ -155,6 +157,7 @@ pub(crate) struct Daemon {
     queue: CommandQueue,
     turns: Turns,
     starts: Starts,
+    groups: Groups,
     listeners: Listeners,
     events: Events,
     control: Sender<Control>,

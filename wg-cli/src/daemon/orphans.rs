@@ -1,11 +1,13 @@
 //! Processes of this workspace that no live handler answers for: what dead handlers left behind.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 use supervisor::tree::{self, EndError, Process};
 
-use super::reap;
+use super::groups::Left;
+use super::{boot, reap};
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 use crate::store::resolve::{self, Make};
@@ -50,7 +52,49 @@ pub fn orphans(workspace: &Workspace, service_runs: bool) -> io::Result<Vec<Orph
             start,
         });
     }
+    in_groups(workspace, service_runs, &mut found)?;
     Ok(found)
+}
+
+/// Finds those that show no marker any more and are in the control group of a dead handler, but not a daemon or a multiplexer that
+/// was started from inside, and what is below that.
+fn in_groups(workspace: &Workspace, service_runs: bool, found: &mut Vec<Orphan>) -> io::Result<()> {
+    for (chat, record) in boot::recorded(workspace)? {
+        let Some(spawn) = record.spawn else { continue };
+        let Some(left) = Left::of(&spawn, None) else {
+            continue;
+        };
+        if belongs_to_somebody(workspace, chat, &spawn.nonce, service_runs) {
+            continue;
+        }
+        let (holders, members): (Vec<u32>, Vec<u32>) = left
+            .members()
+            .into_iter()
+            .partition(|pid| reap::holds_a_lock(*pid));
+        let mut spared = BTreeSet::new();
+        for holder in holders {
+            spared.extend(
+                tree::descendants(holder)?
+                    .into_iter()
+                    .map(|process| process.pid),
+            );
+        }
+        for pid in members {
+            let known = found.iter().any(|orphan| orphan.pid == pid);
+            if known || spared.contains(&pid) {
+                continue;
+            }
+            if let Some(Process { pid, start, name }) = tree::process(pid) {
+                found.push(Orphan {
+                    pid,
+                    name,
+                    chat,
+                    start,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The chat and the nonce of a marker.

@@ -98,8 +98,7 @@ pub(super) fn purge(
         match stop.wait(daemon.stop_grace() * 3 + QUERY) {
             Ok(down) => {
                 let handler = down.was_running || served.contains(&chat);
-                let ended =
-                    down.report.ended.len() + usize::from(handler) + daemon.end_borrowers(chat);
+                let ended = down.report.ended.len() + usize::from(handler) + daemon.end_left(chat);
                 report.handlers_ended += u32::try_from(ended).unwrap_or(u32::MAX);
                 for survivor in down.report.survivors {
                     report.errors.push(PurgeError {
@@ -117,6 +116,8 @@ pub(super) fn purge(
         }
         progress(done + 1, targets.len());
     }
+    // Who has left meanwhile is no error, nor a dead handler whose leftovers had its lock.
+    unproven.retain(|chat, _| is_held(daemon, *chat));
     for (chat, (pid, why)) in unproven {
         report.errors.push(PurgeError {
             chat_id: chat.0,
@@ -343,7 +344,7 @@ impl Daemon {
         let all: Vec<ChatId> = self.chats.lock().keys().copied().collect();
         ended += all
             .into_iter()
-            .map(|chat| self.end_borrowers(chat))
+            .map(|chat| self.end_left(chat))
             .sum::<usize>();
         Ok(AllEnded {
             ended: u32::try_from(ended).unwrap_or(u32::MAX),

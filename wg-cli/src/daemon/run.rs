@@ -146,6 +146,7 @@ fn run_inner(
         std::process::id(),
         socket.display()
     );
+    daemon.groups.tell();
     if let Some(agents) = options.max_agents {
         log::info!("max_agents={agents} is recorded; chats do not heed it");
     }
@@ -245,6 +246,7 @@ impl Daemon {
             queue,
             turns: super::turns::Turns::default(),
             starts: super::starts::Starts::default(),
+            groups: super::groups::Groups::find(workspace),
             listeners: super::listeners::Listeners::default(),
             events,
             control,

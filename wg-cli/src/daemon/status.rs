@@ -31,6 +31,7 @@ impl Daemon {
             paused: self.paused.load(Ordering::SeqCst),
             log: self.workspace.daemon_log_path().display().to_string(),
             chats: self.rows(),
+            control_groups: self.groups.are_there(),
             lanes: lanes::of(&self.queue.snapshot()),
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use crate::control_group;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::store::graph::{ChatId, Graph};
@@ -37,7 +38,12 @@ impl HandlerCommand {
     /// Becomes the handler. Returns only where that failed.
     #[must_use = "this process goes on only where it could not become another"]
     pub fn exec(&self) -> Failure {
-        let error = Command::new(SELF).arg0("wg").args(&self.arguments).exec();
+        let error = Command::new(SELF)
+            .arg0("wg")
+            .args(&self.arguments)
+            // It has been entered, and what is started from here on has no say in it.
+            .env_remove(control_group::VARIABLE)
+            .exec();
         Failure::new(
             ExitCode::System,
             format!("failed to become the handler of {}", self.chat),

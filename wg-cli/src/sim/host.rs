@@ -92,6 +92,7 @@ impl World<'_> {
                 start_ticks: None,
                 boot_id: Some(format!("boot-{}", self.boot)),
                 log_from: 0,
+                group: None,
             });
         }
         let errno = match self.spawning {

@@ -12,6 +12,7 @@ use super::lock;
 use super::{StoreError, Workspace, json};
 use crate::clock::Timestamp;
 use crate::names::{ChatState, StartReason};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version of the format that is written.
@@ -93,6 +94,9 @@ pub struct SpawnRecord {
     /// At which byte of the handler's log its own words begin.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub log_from: u64,
+    /// The directory of the control group that was made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
 }
 
 #[expect(

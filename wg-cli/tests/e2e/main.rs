@@ -15,6 +15,7 @@ mod errors;
 mod front_door;
 mod golden;
 mod graph;
+mod groups;
 mod handover;
 mod history;
 mod hostile_ipc;

@@ -92,6 +92,7 @@ fn the_unit_is_written_once_says_what_comes_next_and_replaces_nobody_elses() {
     for line in [
         "Type=notify",
         "KillMode=process",
+        "Delegate=yes",
         "RestartKillSignal=SIGUSR1",
         "WatchdogSec=60",
         "WantedBy=default.target",

@@ -48,6 +48,7 @@ fn a_record_reads_as_it_was_written_and_its_form_is_the_golden_one() {
             start_ticks: Some(99),
             boot_id: Some("boot".to_owned()),
             log_from: 0,
+            group: Some("/sys/fs/cgroup/a.scope/wg-b-0123456789abcdef".into()),
         });
     })
     .unwrap();

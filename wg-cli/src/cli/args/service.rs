@@ -149,7 +149,8 @@ Examples:
     /// Let systemd keep the service of this workspace
     #[command(after_help = "\
 Writes a unit of your user's systemd: Type=notify with a watchdog. It touches
-nothing but the daemon (KillMode=process), so agents go on over a restart.
+nothing but the daemon (KillMode=process), so agents go on over a restart. Each
+agent gets a control group (Delegate=yes), so that nothing of it is ever left.
 
 Examples:
   wg service install --print      only show the unit

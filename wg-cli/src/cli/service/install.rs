@@ -140,6 +140,8 @@ RestartSec=2
 KillMode=process
 KillSignal=SIGTERM
 RestartKillSignal=SIGUSR1
+# Each agent is ended with its whole control group, which the daemon makes below this one.
+Delegate=yes
 TimeoutStartSec=90
 TimeoutStopSec=120
 WatchdogSec=60

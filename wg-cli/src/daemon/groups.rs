@@ -1,0 +1,209 @@
+//! The life of the handlers' control groups: made before a start, removed when nobody is left, swept after a daemon that was killed.
+//!
+//! A group is a directory `wg-<workspace>-<nonce>` below the daemon's own group; the nonce is the one of the spawn record, and the
+//! record has the path, because a later daemon may itself be in another group.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use supervisor::tree::{self, EndError, Group, Marker, Report};
+
+use super::{BORROWERS, Daemon, reap};
+use crate::clock::{self, Timestamp};
+use crate::control_group::{self, Without};
+use crate::names::EventKind;
+use crate::store::chat_state::{ChatRecord, SpawnRecord};
+use crate::store::events::EventLine;
+use crate::store::graph::ChatId;
+use crate::store::workspace::Workspace;
+
+/// Where this daemon makes groups, if it may.
+#[derive(Debug)]
+pub(super) struct Groups {
+    place: Result<PathBuf, Without>,
+    prefix: String,
+}
+
+impl Groups {
+    /// Finds out where this process may make groups.
+    pub(super) fn find(workspace: &Workspace) -> Self {
+        Self {
+            place: control_group::delegated(),
+            prefix: format!("wg-{}-", workspace.id()),
+        }
+    }
+
+    /// Whether handlers get control groups.
+    pub(super) fn are_there(&self) -> bool {
+        self.place.is_ok()
+    }
+
+    /// Writes to the log how handlers are ended.
+    pub(super) fn tell(&self) {
+        match &self.place {
+            Ok(place) => log::info!("each handler gets a control group in `{}`", place.display()),
+            Err(without) => {
+                log::info!("handlers are ended by looking through /proc, because {without}");
+            }
+        }
+    }
+
+    /// Makes the group of one start. Without one the handler is ended by what can be seen in `/proc`.
+    pub(super) fn make(&self, nonce: &str) -> Option<Group> {
+        let place = self.place.as_ref().ok()?;
+        let dir = place.join(format!("{}{nonce}", self.prefix));
+        Group::create(&dir)
+            .inspect_err(|e| log::warn!("the group `{}` could not be made: {e}", dir.display()))
+            .ok()
+    }
+
+    /// Removes the groups of dead daemons in which nobody is left: those beside ours, and those beside `recorded` ones.
+    pub(super) fn sweep(&self, recorded: &BTreeSet<PathBuf>, in_use: &BTreeSet<PathBuf>) {
+        let places: BTreeSet<&Path> = recorded
+            .iter()
+            .filter_map(|dir| dir.parent())
+            .chain(self.place.as_deref().ok())
+            .collect();
+        for entry in places
+            .into_iter()
+            .filter_map(|place| fs::read_dir(place).ok())
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let path = entry.path();
+            if name.as_encoded_bytes().starts_with(self.prefix.as_bytes())
+                && !in_use.contains(&path)
+            {
+                put_away(&Group::at(path));
+            }
+        }
+    }
+}
+
+/// Removes a group unless somebody is in it; then it stays until a later boot.
+pub(super) fn put_away(group: &Group) {
+    match group.is_populated() {
+        Ok(false) => {
+            if let Err(e) = group.remove() {
+                log::debug!("the group `{}` stays: {e}", group.dir().display());
+            }
+        }
+        Ok(true) => log::debug!("somebody is in the group `{}`", group.dir().display()),
+        // It is gone, or its hierarchy cannot be seen from here.
+        Err(_) => {}
+    }
+}
+
+/// The group of a chat's last handler, as its record tells.
+pub(super) fn recorded(spawn: &SpawnRecord) -> Option<Group> {
+    spawn.group.clone().map(Group::at)
+}
+
+/// What a dead handler left in its group.
+#[derive(Debug)]
+pub(super) struct Left {
+    group: Group,
+    leader: Option<(u32, u64)>,
+    started_at: Timestamp,
+}
+
+/// How much earlier than its record was written a process of a handler can have begun, for clocks that are read one after the other.
+const SLACK: Duration = Duration::from_secs(2);
+
+impl Left {
+    /// Looks into the group of the chat's last handler. `None` while that lives, unless it is `to_end`, and where nobody is in it.
+    pub(super) fn of(spawn: &SpawnRecord, to_end: Option<u32>) -> Option<Self> {
+        let group = recorded(spawn)?;
+        let leader = spawn.pid.zip(spawn.start_ticks);
+        let lives = leader.is_some_and(|(pid, start)| tree::is_alive(pid, start));
+        if lives && leader.map(|(pid, _)| pid) != to_end {
+            return None;
+        }
+        group.is_populated().unwrap_or(false).then_some(Self {
+            group,
+            leader,
+            started_at: spawn.at,
+        })
+    }
+
+    /// Who is in it and can have come from the handler.
+    pub(super) fn members(&self) -> Vec<u32> {
+        let mut members = self.group.members().unwrap_or_default();
+        members.retain(|pid| !self.is_stranger(*pid));
+        members
+    }
+
+    /// Whether this process began before the handler did: somebody moved it here.
+    fn is_stranger(&self, pid: u32) -> bool {
+        let Some(start) = tree::start_ticks(pid) else {
+            return false;
+        };
+        match self.leader {
+            Some((_, first)) => start < first,
+            // The daemon was killed before it could write down which process it had started.
+            None => reap::age_of_ticks(start)
+                .is_some_and(|age| age > clock::now().since(self.started_at) + SLACK),
+        }
+    }
+
+    /// Ends them, and whoever carries the marker, and removes the group.
+    pub(super) fn end(
+        &self,
+        marker: Option<&Marker>,
+        within: Duration,
+        is_exempt: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Report, EndError> {
+        let mut spared = |pid: u32| self.is_stranger(pid) || is_exempt(pid);
+        let report = tree::end_with_group(&self.group, self.leader, marker, within, &mut spared)?;
+        put_away(&self.group);
+        Ok(report)
+    }
+}
+
+impl Daemon {
+    /// Ends what a dead handler of this chat left, with its lock or in its control group; returns how many processes that were.
+    pub(super) fn end_left(&self, chat: ChatId) -> usize {
+        self.end_borrowers(chat) + self.end_group(chat)
+    }
+
+    fn end_group(&self, chat: ChatId) -> usize {
+        let record = ChatRecord::load(&self.workspace, chat).ok();
+        // One whose process is not known yet is only just being started.
+        let Some(left) = record
+            .and_then(|record| record.spawn)
+            .filter(|spawn| spawn.pid.is_some())
+            .and_then(|spawn| Left::of(&spawn, None))
+        else {
+            return 0;
+        };
+        let mut is_exempt = |pid: u32| {
+            let chats = self.chats.lock();
+            let serves = chats.values().any(|entry| entry.handler == Some(pid));
+            drop(chats);
+            serves || self.is_exempt(pid)
+        };
+        match left.end(None, BORROWERS, &mut is_exempt) {
+            Ok(report) => {
+                for process in &report.ended {
+                    let text = format!(
+                        "ended `{}` (pid {}), left behind in its control group by a dead handler",
+                        process.name, process.pid
+                    );
+                    log::info!("Coordinator-{}: {text}", chat.0);
+                    self.events.write(EventLine {
+                        pid: Some(process.pid),
+                        ..EventLine::new(Some(chat), EventKind::OrphanEnded, text)
+                    });
+                }
+                report.ended.len()
+            }
+            Err(e) => {
+                log::error!("{chat}: the control group could not be ended: {e}");
+                0
+            }
+        }
+    }
+}
