@@ -310,18 +310,11 @@ fn may_signal(
     if holder.pid != own && inherit::has_guard_of(own, dir) {
         return Err(RefusedBecause::ThisProcess);
     }
-    match reason {
-        HeldReason::OtherHost => return Err(RefusedBecause::OtherHost),
-        HeldReason::OtherNamespace => return Err(RefusedBecause::OtherNamespace),
+    match Reach::of(reason) {
+        Reach::Elsewhere(because) => return Err(because),
         // They have the guard open: that is proof enough, and the holder itself is gone.
-        HeldReason::Inherited { .. } => return Ok(()),
-        HeldReason::Guarded
-        | HeldReason::Unguarded
-        | HeldReason::Foreign
-        | HeldReason::Initialising
-        | HeldReason::ThisProcess
-        | HeldReason::Unknown
-        | HeldReason::Unsettled => {}
+        Reach::Borrowers(_) => return Ok(()),
+        Reach::Holder => {}
     }
     match holder.pid {
         pid if pid == own => Err(RefusedBecause::ThisProcess),
@@ -335,6 +328,34 @@ fn may_signal(
             } else {
                 Err(RefusedBecause::Unproven)
             }
+        }
+    }
+}
+
+/// Whom a signal can reach.
+#[derive(Debug)]
+enum Reach<'a> {
+    /// Nobody: the numbers of its processes mean others here.
+    Elsewhere(RefusedBecause),
+    /// Those who have the guard open since the holder has gone.
+    Borrowers(&'a [u32]),
+    /// The holder.
+    Holder,
+}
+
+impl<'a> Reach<'a> {
+    fn of(reason: &'a HeldReason) -> Self {
+        match reason {
+            HeldReason::OtherHost => Self::Elsewhere(RefusedBecause::OtherHost),
+            HeldReason::OtherNamespace => Self::Elsewhere(RefusedBecause::OtherNamespace),
+            HeldReason::Inherited { pids } => Self::Borrowers(pids),
+            HeldReason::Guarded
+            | HeldReason::Unguarded
+            | HeldReason::Foreign
+            | HeldReason::Initialising
+            | HeldReason::ThisProcess
+            | HeldReason::Unknown
+            | HeldReason::Unsettled => Self::Holder,
         }
     }
 }
@@ -353,8 +374,8 @@ impl Targets {
         holder: &Holder,
         reason: &HeldReason,
     ) -> Result<(), TakeoverError> {
-        match reason {
-            HeldReason::Inherited { pids } => {
+        match Reach::of(reason) {
+            Reach::Borrowers(pids) => {
                 for pid in pids {
                     self.open(&ProcessIdentity {
                         pid: *pid,
@@ -368,14 +389,8 @@ impl Targets {
                 self.processes
                     .retain(|(process, _)| now.contains(&process.identity().pid));
             }
-            HeldReason::OtherHost | HeldReason::OtherNamespace => {}
-            HeldReason::Guarded
-            | HeldReason::Unguarded
-            | HeldReason::Foreign
-            | HeldReason::Initialising
-            | HeldReason::ThisProcess
-            | HeldReason::Unknown
-            | HeldReason::Unsettled => self.open(&holder.claimant().process)?,
+            Reach::Elsewhere(_) => {}
+            Reach::Holder => self.open(&holder.claimant().process)?,
         }
         Ok(())
     }
