@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::graph::ChatId;
-use super::jsonl::{Appender, LinesBackwards};
+use super::jsonl::{Appender, LineFile};
 use super::{StoreError, Workspace, files, json, lock};
 use crate::clock::{self, Timestamp};
 use crate::names::{ChatState, EventKind};
@@ -121,8 +121,10 @@ impl EventLog {
         let mut file = Appender::open_within(&self.path, patience, |line| {
             serde_json::from_slice::<EventLine>(line).is_ok()
         })?;
-        let in_file =
-            last_seq(file.lines_backwards()).map_err(StoreError::io("read", &self.path))?;
+        let in_file = file
+            .lines_backwards()
+            .find(seq_of)
+            .map_err(StoreError::io("read", &self.path))?;
         // An empty file was just rotated, or emptied by somebody.
         let last = match in_file {
             Some(seq) => seq,
@@ -150,16 +152,9 @@ impl EventLog {
     fn last_rotated_seq(&self) -> Result<u64, StoreError> {
         for number in 1..=self.keep {
             let path = files::with_suffix(&self.path, &format!(".{number}"));
-            let Some(file) = files::open_to_read(&path)? else {
-                continue;
-            };
-            let length = file
-                .metadata()
-                .map_err(StoreError::io("look at", &path))?
-                .len();
-            let last = last_seq(LinesBackwards::new(&file, length))
-                .map_err(StoreError::io("read", &path))?;
-            if let Some(seq) = last {
+            if let Some(file) = LineFile::open(&path)?
+                && let Some(seq) = file.find_backwards(seq_of)?
+            {
                 return Ok(seq);
             }
         }
@@ -268,23 +263,15 @@ fn each_line_backwards(
     path: &Path,
     look: &mut impl FnMut(EventLine) -> Go,
 ) -> Result<Go, StoreError> {
-    let Some(file) = files::open_to_read(path)? else {
+    let Some(file) = LineFile::open(path)? else {
         return Ok(Go::On);
     };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", path))?
-        .len();
-    let mut lines = LinesBackwards::new(&file, length);
-    while let Some(line) = lines.next_line().map_err(StoreError::io("read", path))? {
+    let stopped = file.find_backwards(|line| {
         // An event of a later version is passed over: its words are not ours to tell.
-        if let Ok(event) = serde_json::from_slice(&line)
-            && look(event) == Go::Stop
-        {
-            return Ok(Go::Stop);
-        }
-    }
-    Ok(Go::On)
+        let event = serde_json::from_slice(line).ok()?;
+        (look(event) == Go::Stop).then_some(Go::Stop)
+    })?;
+    Ok(stopped.unwrap_or(Go::On))
 }
 
 /// Only the number of a line: an event of a later version has one too.
@@ -293,11 +280,8 @@ struct SeqOnly {
     seq: u64,
 }
 
-fn last_seq(mut lines: LinesBackwards<'_>) -> std::io::Result<Option<u64>> {
-    while let Some(line) = lines.next_line()? {
-        if let Ok(SeqOnly { seq }) = serde_json::from_slice(&line) {
-            return Ok(Some(seq));
-        }
-    }
-    Ok(None)
+fn seq_of(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<SeqOnly>(line)
+        .ok()
+        .map(|line| line.seq)
 }

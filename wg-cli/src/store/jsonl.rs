@@ -173,6 +173,76 @@ impl Appender {
     }
 }
 
+/// A line file, open for reading, as long as it was when it was opened.
+#[derive(Debug)]
+pub struct LineFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl LineFile {
+    /// Opens a line file; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`files::open_to_read`].
+    pub fn open(path: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(file) = files::open_to_read(path)? else {
+            return Ok(None);
+        };
+        let length = file
+            .metadata()
+            .map_err(StoreError::io("look at", path))?
+            .len();
+        Ok(Some(Self {
+            path: path.to_owned(),
+            file,
+            length,
+        }))
+    }
+
+    /// Returns how many bytes it has.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Shows its complete lines, from the last to the first, to `look`, and returns what that says first.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn find_backwards<T>(
+        &self,
+        look: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        LinesBackwards::new(&self.file, self.length)
+            .find(look)
+            .map_err(StoreError::io("read", &self.path))
+    }
+
+    /// As [`first_rising`].
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn first_rising(
+        &self,
+        place: impl Fn(&[u8]) -> Option<Ordering>,
+    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        first_rising(&self.file, self.length, place).map_err(StoreError::io("read", &self.path))
+    }
+
+    /// As [`find_rising`].
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn find_rising(
+        &self,
+        place: impl Fn(&[u8]) -> Option<Ordering>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        find_rising(&self.file, self.length, place).map_err(StoreError::io("read", &self.path))
+    }
+}
+
 /// The complete lines of a file from its end to its start, without their line feeds.
 ///
 /// Only as much is read as is asked for. Bytes after the last line feed are no line; see [`LinesBackwards::torn_tail`].
@@ -249,6 +319,20 @@ impl<'a> LinesBackwards<'a> {
     pub fn complete_end(&mut self) -> io::Result<u64> {
         self.torn_tail()?;
         Ok(self.complete_end.unwrap_or(0))
+    }
+
+    /// Shows the lines to `look`, from the last to the first, and returns what that says first.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn find<T>(mut self, mut look: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        while let Some(line) = self.next_line()? {
+            let said = look(&line);
+            if said.is_some() {
+                return Ok(said);
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the line before those that were returned.

@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::cursor::{Cursor, read_cursor};
 use super::files::Durability;
-use super::jsonl::{Appender, LinesBackwards, find_rising};
+use super::jsonl::{Appender, LineFile, LinesBackwards};
 use super::messages::{Message, NewMessage, Side, user};
-use super::{StoreError, attempt, files, registry, rotation};
+use super::{StoreError, attempt, registry, rotation};
 use crate::clock;
 
 /// Cursors beyond this are damage, not places: ids stay exact in every reader of JSON.
@@ -46,7 +46,10 @@ pub fn append(
 ) -> Result<u64, StoreError> {
     let path = side.path(dir);
     let mut file = Appender::open(&path, |line| Message::parse(line, side).is_some())?;
-    let in_file = last_in(file.lines_backwards()).map_err(StoreError::io("read", &path))?;
+    let in_file = file
+        .lines_backwards()
+        .find(id_of)
+        .map_err(StoreError::io("read", &path))?;
     let last = match in_file {
         Some(id) => id,
         None => rotation::last_archived_id(dir, side)?,
@@ -131,26 +134,12 @@ fn highest_place(dir: &Path, side: Side) -> u64 {
         .unwrap_or(0)
 }
 
-/// Returns the id of the last line that has one.
-pub(super) fn last_in(mut lines: LinesBackwards<'_>) -> std::io::Result<Option<u64>> {
-    while let Some(line) = lines.next_line()? {
-        if let Some(id) = id_of(&line) {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
-}
-
 /// Returns the id of the last line of a file that has one.
 pub(super) fn last_id_of(path: &Path) -> Result<Option<u64>, StoreError> {
-    let Some(file) = files::open_to_read(path)? else {
-        return Ok(None);
-    };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", path))?
-        .len();
-    last_in(LinesBackwards::new(&file, length)).map_err(StoreError::io("read", path))
+    match LineFile::open(path)? {
+        Some(file) => file.find_backwards(id_of),
+        None => Ok(None),
+    }
 }
 
 /// Returns the id of the last message, 0 if there is none.
@@ -224,23 +213,19 @@ fn collect_file(
     read: &mut Read,
     wanted: &impl Fn(&Message, usize) -> bool,
 ) -> Result<bool, StoreError> {
-    let Some(file) = files::open_to_read(path)? else {
+    let Some(file) = LineFile::open(path)? else {
         return Ok(true);
     };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", path))?
-        .len();
-    let mut lines = LinesBackwards::new(&file, length);
-    while let Some(line) = lines.next_line().map_err(StoreError::io("read", path))? {
-        match Message::parse(&line, side) {
+    let enough = file.find_backwards(|line| {
+        match Message::parse(line, side) {
             Some(message) if wanted(&message, read.messages.len()) => read.messages.push(message),
-            Some(_) => return Ok(false),
+            Some(_) => return Some(()),
             None if line.trim_ascii().is_empty() => {}
             None => read.bad_lines += 1,
         }
-    }
-    Ok(true)
+        None
+    })?;
+    Ok(enough.is_none())
 }
 
 /// A reader that returns each message once, as it is appended.
@@ -355,15 +340,10 @@ pub fn find_unanswered(dir: &Path, id: u64) -> Result<Option<Message>, StoreErro
 /// Returns the message with this number from the file that is written to, whose numbers rise.
 pub(super) fn in_file(dir: &Path, side: Side, id: u64) -> Result<Option<Message>, StoreError> {
     let path = side.path(dir);
-    let Some(file) = files::open_to_read(&path)? else {
+    let Some(file) = LineFile::open(&path)? else {
         return Ok(None);
     };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", &path))?
-        .len();
-    let line = find_rising(&file, length, |line| Some(id_of(line)?.cmp(&id)))
-        .map_err(StoreError::io("read", &path))?;
+    let line = file.find_rising(|line| Some(id_of(line)?.cmp(&id)))?;
     Ok(line.and_then(|line| Message::parse(&line, side)))
 }
 

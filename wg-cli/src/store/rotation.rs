@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::cursor::{Cursor, read_cursor};
-use super::jsonl::{Appender, LinesBackwards, first_rising};
+use super::jsonl::{Appender, LineFile};
 use super::message_log::{id_of, last_id_of};
 use super::messages::{Message, Side};
 use super::{StoreError, files};
@@ -73,19 +73,12 @@ fn is_ripe(dir: &Path, side: Side, cursor: u64) -> Result<bool, StoreError> {
             .map(|reply| reply.in_reply_to),
     };
     let path = side.path(dir);
-    let Some(file) = files::open_to_read(&path)? else {
+    let Some(file) = LineFile::open(&path)? else {
         return Ok(false);
     };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", &path))?
-        .len();
-    let stays = first_rising(&file, length, |line| {
-        Some(about(line)?.cmp(&cursor.saturating_add(1)))
-    })
-    .map_err(StoreError::io("read", &path))?;
-    let done_with = stays.map_or(length, |(begin, _)| begin);
-    Ok(done_with >= length - done_with)
+    let stays = file.first_rising(|line| Some(about(line)?.cmp(&cursor.saturating_add(1))))?;
+    let done_with = stays.map_or(file.length(), |(begin, _)| begin);
+    Ok(done_with >= file.length() - done_with)
 }
 
 /// Removes the oldest archived files beyond `count` of each side.
@@ -146,21 +139,10 @@ fn first_line<T>(file: File, say: impl Fn(&[u8]) -> Option<T>) -> std::io::Resul
 
 /// Returns the highest message that a file of replies answers, as its last reply names it.
 fn last_answered(path: &Path) -> Result<Option<u64>, StoreError> {
-    let Some(file) = files::open_to_read(path)? else {
-        return Ok(None);
-    };
-    let length = file
-        .metadata()
-        .map_err(StoreError::io("look at", path))?
-        .len();
-    let mut lines = LinesBackwards::new(&file, length);
-    while let Some(line) = lines.next_line().map_err(StoreError::io("read", path))? {
-        let reply = Message::parse(&line, Side::Outbox);
-        if let Some(answered) = reply.and_then(|reply| reply.in_reply_to) {
-            return Ok(Some(answered));
-        }
+    match LineFile::open(path)? {
+        Some(file) => file.find_backwards(|line| Message::parse(line, Side::Outbox)?.in_reply_to),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// Moves what is done with to `archive/SIDE-DATE-TIME.jsonl` if the file has more than `over` bytes, and returns where it is now.
