@@ -1,7 +1,7 @@
 //! Boot: which chats there are, which handlers of an earlier daemon live on, and what dead ones left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::events::EventLine;
 use crate::store::files;
 use crate::store::graph::{ChatId, Graph};
 use crate::store::rename::Dry;
-use crate::store::resolve::{self, Make};
+use crate::store::resolve::{self, Make, Sessions};
 use crate::store::workspace::Workspace;
 
 /// How long the leftovers of one dead handler may take to be gone.
@@ -38,10 +38,11 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
     migrate(daemon)?;
     let live = enroll(daemon)?;
     finish_retirements(daemon);
+    let sessions = Sessions::load(&daemon.workspace)?;
     for chat in &live {
-        daemon.ensure_unit(*chat);
+        daemon.ensure_unit_in(*chat, &sessions.dir(*chat));
     }
-    let adopted = adopt(daemon, &live);
+    let adopted = adopt(daemon, &live, &sessions);
     end_leftovers(daemon, &adopted);
     sweep_groups(daemon, &adopted);
     daemon.booting.store(false, Ordering::SeqCst);
@@ -53,7 +54,7 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
         log::info!("No chat-loop tasks in graph — nothing to look after yet");
     }
     for chat in live.difference(&adopted) {
-        first_look(daemon, *chat);
+        first_look(daemon, *chat, &sessions.dir(*chat));
     }
     if reconfigured {
         for chat in &live {
@@ -87,10 +88,11 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
 /// proof, and nothing is started or swept.
 pub(super) fn take_over(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let live = enroll(daemon)?;
+    let sessions = Sessions::load(&daemon.workspace)?;
     for chat in &live {
-        daemon.ensure_unit(*chat);
+        daemon.ensure_unit_in(*chat, &sessions.dir(*chat));
     }
-    adopt(daemon, &live);
+    adopt(daemon, &live, &sessions);
     Ok(())
 }
 
@@ -255,12 +257,10 @@ pub(crate) fn states_without_chats(
 
 /// Adopts the live handlers of earlier daemons: the nonce in the environment must be the one that was written down before
 /// the fork.
-fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>) -> BTreeSet<ChatId> {
+fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>, sessions: &Sessions<'_>) -> BTreeSet<ChatId> {
     let mut adopted = BTreeSet::new();
     for chat in live {
-        let Ok(dir) = resolve::session_dir(&daemon.workspace, *chat, Make::No) else {
-            continue;
-        };
+        let dir = sessions.dir(*chat);
         let Ok(record) = ChatRecord::load(&daemon.workspace, *chat) else {
             continue;
         };
@@ -418,18 +418,15 @@ fn withdrawn_handler(daemon: &Daemon, chat: ChatId) -> Option<u32> {
 
 /// A held session is shown and watched from the start; an unanswered message starts its chat; everything else stays
 /// idle, with nothing spawned.
-fn first_look(daemon: &Arc<Daemon>, chat: ChatId) {
-    let Ok(dir) = resolve::session_dir(&daemon.workspace, chat, Make::No) else {
-        return;
-    };
-    daemon.end_borrowers(chat);
-    daemon.look_for_consumers(chat, &dir);
-    match messages_seen(daemon, chat, &dir) {
+fn first_look(daemon: &Arc<Daemon>, chat: ChatId, dir: &Path) {
+    daemon.end_borrowers_in(chat, dir);
+    daemon.look_for_consumers(chat, dir);
+    match messages_seen(daemon, chat, dir) {
         Ok(()) => {}
         Err(e) => log::warn!("{chat}: {}", Failure::from(e)),
     }
-    let held = holder::live_holder(&dir).is_ok_and(|holder| holder.is_some());
-    let needed = matches!(daemon.look(chat, &dir), Ok(Need::Because(_)));
+    let held = holder::live_holder(dir).is_ok_and(|holder| holder.is_some());
+    let needed = matches!(daemon.look(chat, dir), Ok(Need::Because(_)));
     // The end of the former daemon stopped its machines, and the last of that may be what it wrote down.
     let stopped = matches!(
         daemon.machine_state(chat),
@@ -450,7 +447,7 @@ fn first_look(daemon: &Arc<Daemon>, chat: ChatId) {
 }
 
 /// Remembers how many replies there are, so that only new ones count as finished turns.
-fn messages_seen(daemon: &Daemon, chat: ChatId, dir: &std::path::Path) -> Result<(), StoreError> {
+fn messages_seen(daemon: &Daemon, chat: ChatId, dir: &Path) -> Result<(), StoreError> {
     let last = crate::store::messages::last_id(dir, crate::store::messages::Side::Outbox)?;
     if let Some(entry) = daemon.chats.lock().get_mut(&chat) {
         entry.replies = last;

@@ -68,6 +68,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         .as_ref()
         .and_then(|machine| machine.state.process())
         .map(|(pid, _)| pid);
+    let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok();
     let known = Known {
         chat,
         agent: agent_name(&daemon.config(), &task),
@@ -79,9 +80,9 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         reason,
         last,
         record,
-        unread: daemon.unread(chat),
+        unread: dir.as_ref().map_or(0, |dir| daemon.unread(chat, dir)),
         consumers,
-        holder: holder(&daemon.workspace, chat, pid),
+        holder: dir.as_deref().and_then(|dir| holder_in(dir, pid)),
         pid,
         paused: daemon.paused.load(std::sync::atomic::Ordering::SeqCst),
         graph_trouble: daemon.graph_trouble(),
@@ -89,8 +90,13 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     words(&known)
 }
 
-/// A line of the list, for a chat that the daemon knows.
-pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Option<ChatRow> {
+/// A line of the list, for a chat that the daemon knows and whose session is in `dir`, if that can be told.
+pub(super) fn row(
+    daemon: &Daemon,
+    chat: ChatId,
+    machine: Option<&State>,
+    dir: Option<&Path>,
+) -> Option<ChatRow> {
     let (task, consumers) = {
         let chats = daemon.chats.lock();
         let entry = chats.get(&chat)?;
@@ -107,9 +113,9 @@ pub(super) fn row(daemon: &Daemon, chat: ChatId, machine: Option<&State>) -> Opt
         waits_for: daemon.turns.waits_for(chat),
         since: machine.map(since),
         pid,
-        unread: daemon.unread(chat),
+        unread: dir.map_or(0, |dir| daemon.unread(chat, dir)),
         consumers,
-        holder: holder(&daemon.workspace, chat, pid),
+        holder: dir.and_then(|dir| holder_in(dir, pid)),
         agent: agent_name(&daemon.config(), &task),
         task_status: task.status,
     })
@@ -140,14 +146,19 @@ pub(super) fn unread(workspace: &Workspace, chat: ChatId) -> usize {
 /// Who holds the session, if it is not the handler itself.
 pub(super) fn holder(workspace: &Workspace, chat: ChatId, own: Option<u32>) -> Option<HolderDto> {
     let dir = resolve::session_dir(workspace, chat, Make::No).ok()?;
+    holder_in(&dir, own)
+}
+
+/// As [`holder`], where the session is.
+fn holder_in(dir: &Path, own: Option<u32>) -> Option<HolderDto> {
     let screen = || {
-        holder::screen(&dir).map(|screen| HolderDto {
+        holder::screen(dir).map(|screen| HolderDto {
             pid: screen.pid,
             kind: holder::SCREEN.to_owned(),
             since: screen.since,
         })
     };
-    live_holder(&dir)
+    live_holder(dir)
         .or_else(screen)
         .filter(|holder| Some(holder.pid) != own)
 }

@@ -348,25 +348,43 @@ impl Daemon {
 
     /// Gives the driver a machine for the chat, once.
     fn ensure_unit(&self, chat: ChatId) {
+        if self.make_unit(chat)
+            && let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::Yes)
+        {
+            self.watch(chat, &dir);
+        }
+    }
+
+    /// As [`Daemon::ensure_unit`], where the session is, or would be.
+    fn ensure_unit_in(&self, chat: ChatId, dir: &Path) {
+        if !dir.is_dir() {
+            self.ensure_unit(chat);
+        } else if self.make_unit(chat) {
+            self.watch(chat, dir);
+        }
+    }
+
+    fn watch(&self, chat: ChatId, dir: &Path) {
+        if let Some(watch) = self.watch.get() {
+            watch.add(chat, dir);
+        }
+    }
+
+    /// Gives the driver a machine for the chat; `false` if it has one.
+    fn make_unit(&self, chat: ChatId) -> bool {
         let is_new = |entry: &Entry| !entry.has_unit;
         if !self.chats.lock().get(&chat).is_some_and(is_new) {
-            return;
+            return false;
         }
         // Read before the lock is taken again: whoever sees `has_unit` may speak to the unit, so it is there by then.
         let machine = self.machine_for(chat);
-        {
-            let mut chats = self.chats.lock();
-            let Some(entry) = chats.get_mut(&chat).filter(|entry| is_new(entry)) else {
-                return;
-            };
-            entry.has_unit = true;
-            self.driver().add(unit_of(chat), machine);
-        }
-        if let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::Yes)
-            && let Some(watch) = self.watch.get()
-        {
-            watch.add(chat, &dir);
-        }
+        let mut chats = self.chats.lock();
+        let Some(entry) = chats.get_mut(&chat).filter(|entry| is_new(entry)) else {
+            return false;
+        };
+        entry.has_unit = true;
+        self.driver().add(unit_of(chat), machine);
+        true
     }
 
     /// Reads the chat's task again after the graph changed.
@@ -593,10 +611,15 @@ impl Daemon {
 
     /// Ends what a dead handler of this chat left with its lock; returns how many processes that were.
     fn end_borrowers(&self, chat: ChatId) -> usize {
-        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
-            return 0;
-        };
-        let ended = reap::end_inheritors(&dir, BORROWERS, &mut |pid| self.is_exempt(pid));
+        match resolve::session_dir(&self.workspace, chat, Make::No) {
+            Ok(dir) => self.end_borrowers_in(chat, &dir),
+            Err(_) => 0,
+        }
+    }
+
+    /// As [`Daemon::end_borrowers`], where the session is.
+    fn end_borrowers_in(&self, chat: ChatId, dir: &Path) -> usize {
+        let ended = reap::end_inheritors(dir, BORROWERS, &mut |pid| self.is_exempt(pid));
         for process in &ended {
             let text = format!(
                 "ended pid {} ({}), left behind with the session lock by a dead handler",

@@ -1,6 +1,7 @@
 //! What the daemon tells of itself and of its chats.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::graph_seen::InGraph;
@@ -11,7 +12,7 @@ use crate::clock;
 use crate::names::ChatState;
 use crate::ops::ServiceStatus;
 use crate::store::graph::ChatId;
-use crate::store::resolve::{self, Make};
+use crate::store::resolve::{self, Make, Sessions};
 
 impl Daemon {
     /// How the service is.
@@ -51,15 +52,25 @@ impl Daemon {
                 .filter(|(_, entry)| entry.in_graph != InGraph::Gone);
             there.map(|(chat, _)| *chat).collect()
         };
+        let sessions = Sessions::load(&self.workspace).ok();
         chats
             .into_iter()
-            .filter_map(|chat| explain::row(self, chat, states.get(&unit_of(chat))))
+            .filter_map(|chat| {
+                let dir = sessions.as_ref().map(|sessions| sessions.dir(chat));
+                explain::row(self, chat, states.get(&unit_of(chat)), dir.as_deref())
+            })
             .collect()
     }
 
     /// One chat with its true state.
     pub(super) fn row(&self, chat: ChatId) -> Option<crate::ops::ChatRow> {
-        explain::row(self, chat, self.machine_state(chat).as_ref())
+        let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok();
+        explain::row(
+            self,
+            chat,
+            self.machine_state(chat).as_ref(),
+            dir.as_deref(),
+        )
     }
 
     /// What the chat is doing, in one word.
@@ -92,16 +103,13 @@ impl Daemon {
         }
     }
 
-    /// How many messages of this chat wait.
-    pub(super) fn unread(&self, chat: ChatId) -> usize {
-        let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
-            return 0;
-        };
+    /// How many messages of this chat, whose session is in `dir`, wait.
+    pub(super) fn unread(&self, chat: ChatId, dir: &Path) -> usize {
         let last =
             |chats: &BTreeMap<ChatId, Entry>| chats.get(&chat).and_then(|entry| entry.unread);
         let mut counted = last(&self.chats.lock());
         let before = counted;
-        let unread = unread::count(&dir, &mut counted, clock::now()).unwrap_or(0);
+        let unread = unread::count(dir, &mut counted, clock::now()).unwrap_or(0);
         if counted != before
             && let Some(entry) = self.chats.lock().get_mut(&chat)
         {

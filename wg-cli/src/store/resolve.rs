@@ -239,12 +239,36 @@ fn chats_here(graph: &Graph) -> String {
 pub fn session_dir(workspace: &Workspace, chat: ChatId, make: Make) -> Result<PathBuf, StoreError> {
     match make {
         Make::Yes => session_dir_within(workspace, chat, lock::PATIENCE),
-        Make::No => {
-            let registry = Registry::load(workspace)?;
-            Ok(match place_of(workspace, chat, registry.as_ref()) {
-                Place::There(dir) | Place::Would(dir) => dir,
-                Place::Unregistered => workspace.chat_root().join(chat.task_id()),
-            })
+        Make::No => Ok(Sessions::load(workspace)?.dir(chat)),
+    }
+}
+
+/// Where sessions are, for those who ask about many at a time: the registry, which names all of them, is read once.
+#[derive(Debug)]
+pub struct Sessions<'a> {
+    workspace: &'a Workspace,
+    registry: Option<Registry>,
+}
+
+impl<'a> Sessions<'a> {
+    /// Reads the registry, if there is one.
+    ///
+    /// # Errors
+    /// As [`session_dir`].
+    pub fn load(workspace: &'a Workspace) -> Result<Self, StoreError> {
+        let registry = Registry::load(workspace)?;
+        Ok(Self {
+            workspace,
+            registry,
+        })
+    }
+
+    /// Returns the session directory of a chat, or where it would be; see [`session_dir`].
+    #[must_use]
+    pub fn dir(&self, chat: ChatId) -> PathBuf {
+        match place_of(self.workspace, chat, self.registry.as_ref()) {
+            Place::There(dir) | Place::Would(dir) => dir,
+            Place::Unregistered => self.workspace.chat_root().join(chat.task_id()),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
+use crate::process::StartCounter;
 use crate::world::{Running, WATCHDOG, World};
 
 fn state_of(world: &World) -> Value {
@@ -180,5 +181,27 @@ fn requests_that_wait_for_a_stopped_holder_of_a_file_keep_no_other_client_waitin
             assert_eq!(answer["ok"], true, "{request}: {line}");
         }
     }
+    world.stop();
+}
+
+#[test]
+fn where_the_sessions_are_is_read_once_for_all_chats_at_boot_and_for_a_status() {
+    const CHATS: usize = 20;
+    let world = World::with_workspace();
+    let registry = world.path(".wg/chat/sessions.json");
+    fs::create_dir_all(registry.parent().unwrap()).unwrap();
+    fs::write(&registry, "{\"version\":0,\"sessions\":{}}").unwrap();
+    for _ in 0..CHATS {
+        world.wg(&["chat", "new"]).ok();
+    }
+    let reads = StartCounter::of(&registry);
+    world.wg(&["service", "start"]).ok();
+    let at_boot = reads.count();
+    let status = world.json(&["service", "status"]);
+    let all = reads.count();
+    assert_eq!(status["chats"].as_array().unwrap().len(), CHATS);
+    // A few of each are nobody's concern; one for each chat is, since each is as long as there are chats.
+    assert!(at_boot < CHATS / 2, "{at_boot} at boot");
+    assert!(all - at_boot < CHATS / 2, "{} for a status", all - at_boot);
     world.stop();
 }
