@@ -23,9 +23,9 @@ use crate::lock::{Parts, SessionLock};
 use crate::options::{LockOptions, Wait};
 use crate::probe::SystemProbe;
 use crate::protocol::{Acquisition, Answer, Because, Step, Turn};
+use crate::readable;
 use crate::registry::Registration;
 use crate::sys;
-use crate::wait;
 
 /// How often a locked guard that nobody alive lays claim to is tried again: its owner may be between locking and
 /// publishing, or another process may have it open between its fork and its exec.
@@ -136,7 +136,7 @@ impl<'a> Attempt<'a> {
                         if tries < judging::TRIES_WITHOUT_SEARCH {
                             std::thread::yield_now();
                         } else {
-                            wait::moment();
+                            readable::moment();
                         }
                         continue;
                     }

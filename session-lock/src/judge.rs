@@ -2,22 +2,7 @@
 
 use crate::claim::{Claim, State};
 use crate::identity::ProcessIdentity;
-
-/// What was found out about a process number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProcessFacts {
-    /// No process has the number.
-    Absent,
-    /// A process has it, but it has ended and waits for its parent.
-    Ended,
-    /// A process has it and runs, stopped or not.
-    Running {
-        /// When it started, in ticks after the boot; `None` where the system does not tell.
-        start_ticks: Option<u64>,
-    },
-    /// The system did not say.
-    Unknown,
-}
+use crate::process_facts::ProcessFacts;
 
 /// Where the judge stands: a process number means something only inside one namespace of one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]

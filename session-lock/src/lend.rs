@@ -49,8 +49,8 @@ mod linux {
     use nix::sys::signal::SigSet;
     use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
+    use crate::readable;
     use crate::sys;
-    use crate::wait;
 
     /// Enough for a spawn and a poll.
     const STACK: usize = 256 * 1024;
@@ -180,7 +180,7 @@ mod linux {
             log::debug!("failed to close the lender's descriptors: {error}");
             return;
         }
-        drop(wait::any_readable(&[watch.as_fd()], None));
+        drop(readable::any_readable(&[watch.as_fd()], None));
     }
 }
 

@@ -24,9 +24,9 @@ use crate::marker;
 use crate::options::{LockOptions, Observer};
 use crate::probe::SystemProbe;
 use crate::protocol::{RELEASE, Step};
+use crate::readable;
 use crate::record::{self, Content, Record};
 use crate::registry::Registration;
-use crate::wait;
 
 /// How often a lent guard is tried after the holder let it go, to prove that nobody has it any more: a process
 /// between its fork and its exec has it for some microseconds.
@@ -322,7 +322,7 @@ impl SessionLock {
             if !in_place.map_err(self.failed("look at", RECORD))? {
                 return Ok(Some(Released::Released));
             }
-            wait::moment();
+            readable::moment();
         }
         Ok(Some(Released::StillLent { pids: Vec::new() }))
     }

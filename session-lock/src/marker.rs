@@ -17,7 +17,7 @@ use crate::holder::Holder;
 use crate::inspect::{Inspection, inspect};
 use crate::lock::SessionLock;
 use crate::notify::DirectoryEvents;
-use crate::wait;
+use crate::readable;
 
 /// A release request, as it stands in the file.
 ///
@@ -179,7 +179,7 @@ impl ReleaseWatch {
             if self.is_requested() {
                 return Ok(true);
             }
-            let ready = wait::any_readable(&[self.events.as_fd()], Some(deadline));
+            let ready = readable::any_readable(&[self.events.as_fd()], Some(deadline));
             let failed = |source| WatchError {
                 doing: "wait for a request in",
                 path: self.dir.clone(),

@@ -96,7 +96,7 @@ fn clock() -> io::Result<TimerFd> {
         ClockId::CLOCK_MONOTONIC,
         TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
     )?;
-    let every = Expiration::Interval(TimeSpec::from_duration(crate::wait::TICK));
+    let every = Expiration::Interval(TimeSpec::from_duration(crate::readable::TICK));
     clock.set(every, TimerSetTimeFlags::empty())?;
     Ok(clock)
 }

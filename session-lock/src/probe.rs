@@ -1,6 +1,7 @@
 //! The probe that asks this system.
 
-use crate::judge::{Claimant, Facts, Liveness, Probe, ProcessFacts, Surroundings, judge};
+use crate::judge::{Claimant, Facts, Liveness, Probe, Surroundings, judge};
+use crate::process_facts::ProcessFacts;
 use crate::sys;
 
 /// Asks this system about processes: a process descriptor where there is one, else signal 0 and `/proc`.

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 
 use nix::errno::Errno;
 
-use crate::judge::ProcessFacts;
+use crate::process_facts::ProcessFacts;
 
 /// What this process knows about itself.
 #[derive(Debug, Clone)]

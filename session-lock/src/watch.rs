@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::identity::ProcessIdentity;
+use crate::readable;
 use crate::sys;
-use crate::wait;
 
 /// Watches one process, whoever gets its number later. Linux only.
 ///
@@ -78,7 +78,7 @@ impl PidWatch {
     ///
     /// Returns the error of `poll(2)`.
     pub fn has_ended(&self) -> io::Result<bool> {
-        wait::is_readable(self.as_fd())
+        readable::is_readable(self.as_fd())
     }
 
     /// Waits until the process has ended or `deadline` has passed; returns whether it has ended.
@@ -87,7 +87,7 @@ impl PidWatch {
     ///
     /// Returns the error of `poll(2)`.
     pub fn wait(&self, deadline: Instant) -> io::Result<bool> {
-        Ok(wait::any_readable(&[self.as_fd()], Some(deadline))?.is_some())
+        Ok(readable::any_readable(&[self.as_fd()], Some(deadline))?.is_some())
     }
 
     /// Sends a signal to this very process.

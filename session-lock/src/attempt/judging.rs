@@ -16,9 +16,9 @@ use crate::holder::Holder;
 use crate::inherit;
 use crate::judge::Liveness;
 use crate::protocol::{Answer, Verdict};
+use crate::readable;
 use crate::record::{self, Content, Record};
 use crate::registry;
-use crate::wait;
 use crate::watch::PidWatch;
 
 /// How long an owner that lost the guard may take to end. The kernel frees a flock some 10 to 60 µs before the
@@ -124,8 +124,8 @@ impl Attempt<'_> {
             }
             match &watch {
                 // In slices, because a process is known to end before its descriptor turns readable.
-                Some(Ok(Some(watch))) if watch.wait(now + wait::MOMENT).is_ok() => {}
-                Some(_) | None => wait::moment(),
+                Some(Ok(Some(watch))) if watch.wait(now + readable::MOMENT).is_ok() => {}
+                Some(_) | None => readable::moment(),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::files;
-use crate::wait;
+use crate::readable;
 
 /// How many moments a turn is waited for. Whoever has it gives it back in less than one, unless it was stopped.
 const TRIES: u32 = 100;
@@ -24,7 +24,7 @@ impl Turn {
             if folder.try_lock().is_ok() {
                 return Some(Self(folder));
             }
-            wait::moment();
+            readable::moment();
         }
         log::debug!("no turn in `{}`", registry.display());
         None

@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, fcntl};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::linkat;
 
-use crate::judge::ProcessFacts;
+use crate::process_facts::ProcessFacts;
+use crate::readable::is_readable;
 
 /// Clock ticks a second in everything that `/proc` tells; fixed for user space on every architecture.
 const TICKS_PER_SECOND: i64 = 100;
@@ -197,11 +197,6 @@ fn boot_offset_ticks() -> i64 {
         });
         seconds.unwrap_or(0).saturating_mul(TICKS_PER_SECOND)
     })
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    Ok(nix::poll::poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
 /// Exchanges two names in `dir`.
