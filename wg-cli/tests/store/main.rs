@@ -16,6 +16,7 @@ mod messages;
 mod names;
 mod records;
 mod references;
+mod rotation;
 mod watch;
 mod workspace;
 mod world;

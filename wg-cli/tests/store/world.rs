@@ -119,3 +119,22 @@ pub(crate) fn unanswered(dir: &Path) -> Vec<u64> {
     }
     waiting.iter().map(|message| message.id).collect()
 }
+
+/// Returns how many bytes this thread has read so far.
+pub(crate) fn bytes_read() -> u64 {
+    transferred("rchar: ")
+}
+
+/// Returns how many bytes this thread has written so far.
+pub(crate) fn bytes_written() -> u64 {
+    transferred("wchar: ")
+}
+
+fn transferred(which: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix(which))
+        .unwrap()
+        .parse()
+        .unwrap()
+}
