@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A control group (version 2) whose members are one unit's processes and nobody else.
@@ -86,8 +87,11 @@ impl Group {
     /// Returns an error if there is no such group or it cannot be read.
     pub fn members(&self) -> io::Result<Vec<u32>> {
         let mut members = Vec::new();
-        collect(&self.dir, &mut members)?;
-        members.retain(|pid| *pid != 0);
+        // A group that nobody is in need not be listed, nor the groups below it.
+        if self.is_populated()? {
+            collect(&self.dir, &mut members)?;
+            members.retain(|pid| *pid != 0);
+        }
         Ok(members)
     }
 
@@ -150,12 +154,15 @@ impl Group {
 
     /// Looks at it. The state is read first: of a group that stood still before it was listed, the list is complete.
     pub(crate) fn look(&self, leader: Option<u32>) -> io::Result<Inside> {
-        let has_leader = leader.is_some_and(|pid| self.has(pid));
         let (populated, frozen) = self.events()?;
         let mut members = Vec::new();
-        collect(&self.dir, &mut members)?;
+        if populated {
+            collect(&self.dir, &mut members)?;
+        }
         let all = members.len();
         members.retain(|pid| *pid != 0);
+        // Of one that has ended only its own file tells.
+        let has_leader = leader.is_some_and(|pid| members.contains(&pid) || self.has(pid));
         Ok(Inside {
             hidden: all - members.len(),
             members,
@@ -237,6 +244,10 @@ fn remove(dir: &Path) -> io::Result<()> {
 
 fn groups_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut below = Vec::new();
+    // This file system counts the directories in one, beside itself and the one above.
+    if fs::metadata(dir)?.nlink() == 2 {
+        return Ok(below);
+    }
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
