@@ -100,7 +100,8 @@ pub(crate) fn has_guard_of(_pid: u32, _dir: &std::path::Path) -> bool {
     false
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Command, Stdio};

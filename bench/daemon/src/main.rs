@@ -16,7 +16,7 @@ use wg_cli::presence::Presence;
 use world::World;
 
 const SIZES: [u32; 3] = [10, 100, 1_000];
-const RESTARTS: [u32; 2] = [1, 100];
+const RESTARTS: [u32; 2] = [10, 100];
 const HISTORIES: [u64; 4] = [100, 1_000, 10_000, 100_000];
 const BOOTS: usize = 5;
 const ROUNDS: usize = 100;
