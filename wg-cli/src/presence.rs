@@ -12,7 +12,7 @@ use crate::patience::Patience;
 use crate::store::graph::ChatId;
 use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
-use crate::store::{StoreError, registry};
+use crate::store::{StoreError, files, registry};
 
 /// Somebody reads this chat for as long as this lives.
 #[derive(Debug)]
@@ -77,7 +77,8 @@ pub fn count(session: &Path) -> usize {
     let mut present = 0;
     for entry in entries.flatten() {
         let path = entry.path();
-        let Ok(file) = File::open(&path) else {
+        // What is no file is nobody's sign.
+        let Ok(Some(file)) = files::open_to_read(&path) else {
             continue;
         };
         match file.try_lock() {

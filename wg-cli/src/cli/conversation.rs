@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::ops::{self, SendOptions};
 use crate::patience::Patience;
 use crate::presence::Presence;
+use crate::store::files;
 use crate::store::graph::ChatId;
 use crate::store::messages::{Durability, Message, Role};
 use crate::store::workspace::Workspace;
@@ -131,7 +132,7 @@ pub(super) fn fields(message: &Message) -> Outcome<Map<String, Value>> {
 
 /// The reply in the making, without half a character at its end, which is whole at the next look.
 pub(super) fn streamed(session: &Path) -> Option<String> {
-    let bytes = std::fs::read(session.join(".streaming")).ok()?;
+    let bytes = files::read(&session.join(".streaming")).ok().flatten()?;
     Some(
         String::from_utf8_lossy(&bytes)
             .trim_end_matches('\u{fffd}')

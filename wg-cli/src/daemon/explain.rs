@@ -5,7 +5,7 @@ use std::path::Path;
 use supervisor::State;
 use supervisor::tree::{self, Process};
 
-use super::{Daemon, QUERY, holder};
+use super::{Daemon, QUERY, holder, reap};
 use crate::agent::AgentSpec;
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
@@ -38,8 +38,8 @@ pub(super) struct Known {
     /// What an agent with `leave_children` has running below the handler.
     pub(super) children: Vec<Process>,
     pub(super) paused: bool,
-    /// Why the graph cannot be read, if it cannot.
-    pub(super) graph_trouble: Option<String>,
+    /// Why the last attempt to start could not be made.
+    pub(super) not_now: Option<String>,
 }
 
 /// Explains a chat that the daemon knows.
@@ -52,7 +52,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     let machine = machine.map(|report| report.explanation);
     let record = ChatRecord::load(&daemon.workspace, chat).unwrap_or_default();
     let state = daemon.chat_state(chat);
-    let (task, last, reason, consumers) = {
+    let (task, last, reason, consumers, not_now) = {
         let chats = daemon.chats.lock();
         let entry = chats.get(&chat);
         (
@@ -62,6 +62,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
                 .and_then(|entry| entry.reason)
                 .map(|reason| reason.to_string()),
             entry.map_or(0, |entry| entry.core.consumers()),
+            entry.and_then(|entry| entry.not_now.clone()),
         )
     };
     let pid = machine
@@ -85,7 +86,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         holder: dir.as_deref().and_then(|dir| holder_in(dir, pid)),
         pid,
         paused: daemon.paused.load(std::sync::atomic::Ordering::SeqCst),
-        graph_trouble: daemon.graph_trouble(),
+        not_now,
     };
     words(&known)
 }
@@ -235,6 +236,14 @@ pub(super) fn words(known: &Known) -> Explanation {
             format!("pid {}  {}  since {since}{place}", holder.pid, holder.kind),
         );
     }
+    let serving = known.pid.or(known.holder.as_ref().map(|holder| holder.pid));
+    if let Some(pid) = serving.filter(|pid| reap::is_stopped(*pid)) {
+        fact(
+            "stopped",
+            format!("pid {pid} was stopped by a signal and does nothing"),
+        );
+        can(format!("kill -CONT {pid}"), "let it go on");
+    }
     if let Some(pid) = known.pid {
         let reason = known
             .reason
@@ -262,11 +271,8 @@ pub(super) fn words(known: &Known) -> Explanation {
             ),
         );
     }
-    if let Some(trouble) = &known.graph_trouble {
-        fact(
-            "graph",
-            format!("{trouble}: nothing is started until it can be read"),
-        );
+    if let Some(reason) = &known.not_now {
+        fact("because", reason.clone());
     }
     if known.unread > 0 || known.consumers > 0 {
         fact(

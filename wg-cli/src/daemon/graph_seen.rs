@@ -172,11 +172,6 @@ impl Daemon {
         }
     }
 
-    /// Why the graph cannot be read, if it cannot.
-    pub(super) fn graph_trouble(&self) -> Option<String> {
-        self.graph_seen.lock().trouble.clone()
-    }
-
     /// What the graph that was last read says of this chat.
     pub(super) fn in_graph(&self, chat: ChatId) -> InGraph {
         let chats = self.chats.lock();

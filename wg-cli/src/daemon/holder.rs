@@ -6,6 +6,7 @@ use session_lock::{InspectError, Inspection};
 use supervisor::Holder;
 
 use super::reap;
+use crate::store::files;
 
 /// Who holds the session of this directory now, and whether that process can be watched.
 pub(super) fn live_holder(dir: &Path) -> Result<Option<(Holder, bool)>, InspectError> {
@@ -50,7 +51,8 @@ pub(super) const SCREEN: &str = "tui-driven";
 ///
 /// The file stays behind when the screen crashes, so a process that started later than its time only has the number.
 pub(super) fn screen(dir: &Path) -> Option<Screen> {
-    let text = std::fs::read_to_string(dir.join(".tui-driven")).ok()?;
+    let bytes = files::read(&dir.join(".tui-driven")).ok().flatten()?;
+    let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().map(str::trim);
     let pid: u32 = lines.next()?.parse().ok().filter(|pid| *pid > 1)?;
     let since = lines.next().unwrap_or_default();

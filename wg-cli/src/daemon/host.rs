@@ -32,6 +32,7 @@ use crate::store::StoreError;
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
 use crate::store::config::IN_FORCE;
 use crate::store::exit_record::{ExitRecord, MemoryEnd};
+use crate::store::files;
 use crate::store::graph::ChatId;
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
@@ -46,6 +47,9 @@ const NOT_NOW: Duration = Duration::from_secs(2);
 
 /// How long the lock of a state file may take where this process itself has it, for the length of one write on another thread.
 const OWN_LOCK: Duration = Duration::from_millis(100);
+
+/// The same where nobody can be named who has it.
+const NAMELESS_LOCK: Duration = Duration::from_millis(20);
 
 /// How much of the end of a log is evidence, in bytes.
 const TAIL: u64 = 2048;
@@ -409,6 +413,8 @@ fn update_at_once(
         Err(StoreError::Busy {
             holder: Some(pid), ..
         }) if pid == std::process::id() => update(OWN_LOCK),
+        // Whoever had it gave it back before it could be said who that was: another thread of this process, most likely.
+        Err(StoreError::Busy { holder: None, .. }) => update(NAMELESS_LOCK),
         done => done,
     }
 }
@@ -429,11 +435,8 @@ fn handler_log(dir: &Path, max: u64) -> io::Result<(std::fs::File, u64)> {
     if path.metadata().is_ok_and(|metadata| metadata.len() > max) {
         std::fs::rename(&path, dir.join("handler.log.1"))?;
     }
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    let log = files::open_plainly(&path, options.create(true).append(true).mode(0o600))?;
     let length = log.metadata()?.len();
     Ok((log, length))
 }

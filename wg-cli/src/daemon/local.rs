@@ -444,7 +444,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
         holder,
         pid: None,
         paused: false,
-        graph_trouble: None,
+        not_now: None,
         record,
         task,
     }))

@@ -117,6 +117,8 @@ struct Entry {
     in_graph: InGraph,
     /// How its session goes from a handler to a person.
     handover: Handover,
+    /// Why the last attempt to start could not be made, while that is what it waits for.
+    not_now: Option<String>,
     /// The last ending of a handler, kept for `wg why`.
     last: Option<LastVerdict>,
     /// The reason of the start that is under way or has happened.
@@ -443,6 +445,7 @@ impl Daemon {
                 task,
                 in_graph: InGraph::There,
                 handover: Handover::default(),
+                not_now: None,
                 last,
                 reason: None,
                 handler: None,
@@ -512,6 +515,11 @@ impl Daemon {
             let entry = chats.get_mut(&chat);
             if let Some(entry) = entry {
                 entry.handover.heed(notice);
+                entry.not_now = if let Notice::NotNow { reason, .. } = notice {
+                    Some(reason.clone())
+                } else {
+                    None
+                };
                 if let Notice::Spawned { pid, .. } | Notice::Adopted { pid, .. } = notice {
                     entry.handler = Some(*pid);
                     entry.serves = matches!(notice, Notice::Adopted { .. });

@@ -98,9 +98,16 @@ impl Daemon {
             ChatState::Queued
         } else if state == ChatState::Running && !self.serves(chat) {
             ChatState::Starting
+        } else if state == ChatState::Stopped && wish == Wish::Run && self.is_ending() {
+            // The end of the service stops its machines, and is no wish of anybody for this chat.
+            ChatState::Dormant
         } else {
             state
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
     }
 
     /// How many messages of this chat, whose session is in `dir`, wait.

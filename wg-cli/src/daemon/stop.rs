@@ -16,7 +16,8 @@ use super::older::{self, OlderDaemon};
 use super::purge::AllEnded;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::ipc::{Client, ConnectError, Request};
+use crate::ipc::client::is_out_of_time;
+use crate::ipc::{CallError, Client, ConnectError, Request};
 use crate::process_signal::{self, Signal};
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
@@ -29,6 +30,9 @@ const DEAF: Duration = Duration::from_secs(20);
 
 /// How long one that does not answer may take after a polite signal where force is asked for; then it is killed.
 const DEAF_BY_FORCE: Duration = Duration::from_secs(3);
+
+/// How long a daemon that was asked to end at once may take to say that it has, before it is ended from outside.
+const FORCED: Duration = Duration::from_secs(15);
 
 /// How a daemon is stopped.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,14 +91,15 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         survivors: Vec::new(),
         unreadable: 0,
     };
-    let mut deaf = false;
+    let deaf;
     match Client::connect(workspace) {
         Ok(mut client) => {
             let request = Request::Shutdown {
                 force: options.force,
                 keep_handlers: options.keep_handlers,
             };
-            stopped.take(&client.call_within(&request, PATIENCE)?);
+            let patience = if options.force { FORCED } else { PATIENCE };
+            deaf = stopped.ask(&mut client, &request, patience, options.force)?;
         }
         // It holds its lock and does not listen: it is starting, ending, or stuck. One that listens and does not answer is only
         // ended by force.
@@ -197,6 +202,23 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
 }
 
 impl Stopped {
+    /// Asks the daemon to end and takes over what it tells. Returns whether it is to be ended from outside: it listens and does not get
+    /// on with it, because something in it hangs.
+    fn ask(
+        &mut self,
+        client: &mut Client,
+        request: &Request,
+        patience: Duration,
+        force: bool,
+    ) -> Result<bool, Failure> {
+        match client.call_within(request, patience) {
+            Ok(said) => self.take(&said),
+            Err(CallError::Broken(error)) if force && is_out_of_time(&error) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(false)
+    }
+
     /// Takes over what the daemon told of its end.
     fn take(&mut self, reply: &Map<String, Value>) {
         let number = |name: &str| {

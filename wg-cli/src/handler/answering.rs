@@ -10,6 +10,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::store::attempt::{self, Attempt, STREAMING};
 use crate::store::exit_record::MemoryEnd;
+use crate::store::files;
 use crate::store::messages::{self, Message, NewMessage, Role, Side, TurnInfo};
 
 use super::admission::Admission;
@@ -243,7 +244,9 @@ impl Handler<'_> {
     fn trouble(&self, question: &Message, reason: NoReply, ran: Option<&Ran<'_>>) -> String {
         let partial = match ran {
             Some(ran) => ran.report.text.clone(),
-            None => std::fs::read(self.session.join(STREAMING))
+            None => files::read(&self.session.join(STREAMING))
+                .ok()
+                .flatten()
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 .unwrap_or_default(),
         };

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::store::files;
+
 /// Bytes at the start of a reply that are kept.
 pub const REPLY_HEAD: usize = 3 << 20;
 /// Bytes at the end of a reply that are kept when it is longer than its head: an answer ends with its conclusion.
@@ -139,11 +141,10 @@ impl StreamFile {
     ///
     /// Fails where the file cannot be made or emptied: an old reply in it would be taken for output of this turn.
     pub fn begin(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(path)?;
+        let file = files::open_plainly(
+            path,
+            OpenOptions::new().create(true).write(true).truncate(true),
+        )?;
         Ok(Self {
             file: Some(file),
             text: Utf8Stream::default(),
@@ -200,13 +201,14 @@ impl BoundedLog {
         }
     }
 
+    fn open(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        files::open_plainly(&self.path, options.create(true).append(true).mode(0o600))
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(&self.path)?;
+            let file = self.open()?;
             self.size = file.metadata()?.len();
             self.file = Some(file);
         }
@@ -214,13 +216,7 @@ impl BoundedLog {
             let mut older = self.path.clone().into_os_string();
             older.push(".1");
             std::fs::rename(&self.path, older)?;
-            self.file = Some(
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .mode(0o600)
-                    .open(&self.path)?,
-            );
+            self.file = Some(self.open()?);
             self.size = 0;
         }
         if let Some(file) = &mut self.file {

@@ -412,7 +412,7 @@ impl Client {
 }
 
 /// Whether an answer did not come in time: a socket's own limit says "would block".
-fn is_out_of_time(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_time(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock

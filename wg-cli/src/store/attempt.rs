@@ -39,7 +39,7 @@ fn path(session: &Path) -> PathBuf {
 /// A record that cannot be read is worth one attempt of an unknown message at most, and is taken for none.
 #[must_use]
 pub fn read(session: &Path) -> Option<Attempt> {
-    let bytes = std::fs::read(path(session)).ok()?;
+    let bytes = files::read(&path(session)).ok().flatten()?;
     let record: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
     let number = |name: &str| record.get(name).and_then(Value::as_u64);
     if number("version") != Some(VERSION) {

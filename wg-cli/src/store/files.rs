@@ -65,6 +65,20 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> 
     }
 }
 
+/// As [`open`], for whoever speaks of the system's errors only.
+///
+/// # Errors
+/// The system's; what is no regular file is told in the words of [`StoreError::NotARegularFile`].
+pub fn open_plainly(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open(path, options).map_err(|error| {
+        if let StoreError::Io { source, .. } = error {
+            source
+        } else {
+            io::Error::other(error)
+        }
+    })
+}
+
 /// The errno values that tell a special file from a missing one.
 mod libc_code {
     use nix::errno::Errno;

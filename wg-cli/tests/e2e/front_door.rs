@@ -190,6 +190,18 @@ fn up_makes_its_workspace_in_the_directory_that_it_was_given() {
     }
 }
 
+#[test]
+fn a_workspace_of_any_name_is_served_by_its_own_path() {
+    let world = World::with_workspace();
+    std::fs::rename(world.path(".wg"), world.path("data")).unwrap();
+    world.wg(&["--dir", "data", "chat", "new"]).ok();
+    world.wg(&["--dir", "data", "service", "start"]).ok();
+    let done = world.wg(&["--dir", "data", "chat", "hello"]).ok();
+    assert_eq!(done.stdout, "hello\n");
+    assert!(!world.path(".wg").exists());
+    world.wg(&["--dir", "data", "service", "stop"]).ok();
+}
+
 /// In a container, and on a build machine, the session's leader and the group's may be outside the pid namespace: the kernel
 /// then gives 0 for both.
 #[test]

@@ -198,3 +198,32 @@ fn a_consumer_of_the_former_daemon_is_one_of_the_next_until_it_goes() {
     assert_eq!(report["purged"][0]["chat_id"], 0, "{report}");
     world.stop();
 }
+
+#[test]
+fn a_handler_or_holder_that_was_stopped_by_a_signal_is_told_of_with_the_cure() {
+    let world = World::with_workspace();
+    assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
+    let stop = |pid: i32| {
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        let status = format!("/proc/{pid}/status");
+        while !fs::read_to_string(&status).unwrap().contains("State:\tT") {
+            std::thread::yield_now();
+        }
+        let why = world.wg(&["why", "0"]).ok().stdout;
+        assert!(
+            why.contains(&format!("pid {pid} was stopped by a signal")),
+            "{why}"
+        );
+        assert!(why.contains(&format!("kill -CONT {pid}")), "{why}");
+        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+    };
+    stop(i32::try_from(handler_other_than(&world, 0)).unwrap());
+    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
+    world.wg(&["service", "stop"]).ok();
+    // With the service down and somebody else there.
+    let person = person(&world);
+    stop(person.pid());
+    kill(Pid::from_raw(person.pid()), Signal::SIGTERM).unwrap();
+    person.finish();
+    world.stop();
+}

@@ -109,6 +109,7 @@ fn the_state_file_of_an_older_daemon_that_is_gone_is_not_believed() {
 
 const PLAYER: &str = "older::as_a_child_plays_a_daemon_of_an_earlier_protocol";
 const PLACE: &str = "WG_TEST_OLDER_DAEMON";
+const HANGS: &str = "WG_TEST_OLDER_DAEMON_HANGS";
 
 /// Runs only as a child of the test below: has the service's lock, greets with a lower version and knows two verbs.
 #[test]
@@ -128,6 +129,8 @@ fn as_a_child_plays_a_daemon_of_an_earlier_protocol() {
             let answer = match request["cmd"].as_str().unwrap() {
                 "hello" => serde_json::json!({"ok": true, "version": 0, "pid": pid}),
                 "status" => serde_json::json!({"ok": true, "pid": pid, "version": "0.0.9"}),
+                // One that hangs says nothing more and stays.
+                "shutdown" if std::env::var_os(HANGS).is_some() => continue,
                 "shutdown" => serde_json::json!({"ok": true}),
                 verb => {
                     serde_json::json!({"ok": false, "code": 2, "error": format!("Invalid request: unknown variant `{verb}`, expected one of `status`, `shutdown`")})
@@ -143,18 +146,41 @@ fn as_a_child_plays_a_daemon_of_an_earlier_protocol() {
     }
 }
 
+fn played(world: &World, hangs: bool) -> Running {
+    let mut command = world.command(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", PLAYER, "--nocapture", "--test-threads=1"])
+        .env(PLACE, world.path(".wg/service"));
+    if hangs {
+        command.env(HANGS, "1");
+    }
+    let mut daemon = Running::of(command);
+    while daemon.line() != "up" {}
+    daemon
+}
+
+#[test]
+fn a_daemon_that_answers_and_does_not_end_is_ended_by_force() {
+    let world = World::with_workspace();
+    world.wg(&["service", "start"]).ok();
+    world.stop();
+    let daemon = played(&world, true);
+    let pid = daemon.pid();
+    let stop = world.wg(&["service", "stop", "--force"]).ok();
+    let said = format!("Service stopped (PID {pid})");
+    assert!(stop.stdout.contains(&said), "{}", stop.stdout);
+    daemon.finish().with_code(1_009);
+    assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
+    world.stop();
+}
+
 #[test]
 fn a_daemon_of_an_earlier_protocol_is_told_of_and_ends_when_it_is_asked() {
     let world = World::with_workspace();
     world.wg(&["chat", "new"]).ok();
     world.wg(&["service", "start"]).ok();
     world.stop();
-    let mut command = world.command(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", PLAYER, "--nocapture", "--test-threads=1"])
-        .env(PLACE, world.path(".wg/service"));
-    let mut daemon = Running::of(command);
-    while daemon.line() != "up" {}
+    let daemon = played(&world, false);
     let pid = daemon.pid();
     let status = world.json(&["service", "status"]);
     assert_eq!(

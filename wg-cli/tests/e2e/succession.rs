@@ -152,3 +152,32 @@ fn a_signal_ends_the_service_as_a_stop_does_and_a_second_one_hurries() {
         world.stop();
     }
 }
+
+#[test]
+fn while_the_service_ends_no_chat_is_said_to_be_stopped_by_a_person() {
+    let world = World::with_workspace();
+    std::fs::write(
+        world.path(".wg/config.toml"),
+        "[service]\nstop_grace = \"600s\"\n",
+    )
+    .unwrap();
+    in_a_turn(&world, std::path::Path::new(WG));
+    world.wg(&["chat", "new", "--agent", "echo"]).ok();
+    let daemon = world.daemon_pid();
+    kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("release_requested")
+    });
+    let chats = world.json(&["chat", "list"])["chats"].clone();
+    assert_eq!(chats[1]["state"], "dormant", "{chats}");
+    let sent = world.json(&["chat", "send", "1", "too late?"]);
+    let note = sent["note"].as_str().unwrap();
+    assert!(note.contains("wg service start"), "{note}");
+    is_answered_once(&world);
+    wait_gone(daemon);
+    world.wg(&["service", "start"]).ok();
+    world.wait_for_file(".wg/chat/.chat-1/outbox.jsonl", |text| {
+        text.contains("too late?")
+    });
+    world.stop();
+}

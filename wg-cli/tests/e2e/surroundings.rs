@@ -196,3 +196,51 @@ fn who_asks_for_a_release_waits_for_the_service_no_longer_than_for_the_session()
     patient.finish().ok();
     service.join().unwrap();
 }
+
+/// A pipe without a reader takes whoever opens it prisoner. In a session's directory that may be the service, which has other chats.
+#[test]
+fn a_pipe_in_the_place_of_any_file_of_a_session_keeps_no_other_chat_waiting() {
+    let world = World::with_workspace();
+    let files = [
+        "handler.log",
+        ".tui-driven",
+        ".streaming",
+        "agent-stderr.log",
+        "exit.json",
+        ".nex-cursor",
+        ".cursor",
+        "inbox.jsonl",
+        "outbox.jsonl",
+        "inbox.jsonl.lock",
+        ".handler.pid",
+        ".handler.guard",
+        ".handler.release-requested",
+        "consumers/screen",
+    ];
+    world.wg(&["chat", "new", "--id", "chat-99"]).ok();
+    world.wg(&["service", "start"]).ok();
+    for (number, file) in (100_u32..).zip(files) {
+        let name = number.to_string();
+        world
+            .wg(&["chat", "new", "--command", "cat; echo said >&2"])
+            .ok();
+        let dir = format!(".wg/chat/.chat-{number}");
+        world.sh(
+            &format!("mkdir -p {dir}/consumers; rm -f {dir}/{file}; mkfifo {dir}/{file}"),
+            b"",
+        );
+        // What becomes of this chat is another matter: it is told of, or the pipe is no matter to it.
+        world.wg(&["chat", "send", &name, "hello"]);
+        world.wg(&["why", &name]).ok();
+        let text = format!("beside {file}");
+        assert_eq!(
+            world
+                .wg(&["chat", &text, "--coordinator", "99"])
+                .ok()
+                .stdout,
+            format!("{text}\n")
+        );
+        world.wg(&["chat", "stop", &name]).ok();
+    }
+    world.stop();
+}
