@@ -4,6 +4,7 @@
 //! record has the path, because a later daemon may itself be in another group.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,9 +98,16 @@ pub(super) fn put_away(group: &Group) {
     }
 }
 
-/// The group of a chat's last handler, as its record tells.
+/// The group of a chat's last handler, as its record tells; one with another name than a daemon gives for that start is nobody's to end.
 pub(super) fn recorded(spawn: &SpawnRecord) -> Option<Group> {
-    spawn.group.clone().map(Group::at)
+    let dir = spawn.group.as_deref()?;
+    let is_of_this_start = dir.file_name().and_then(OsStr::to_str).is_some_and(|name| {
+        let nonce = name
+            .strip_prefix("wg-")
+            .and_then(|rest| rest.rsplit_once('-'));
+        nonce.is_some_and(|(_, nonce)| !nonce.is_empty() && nonce == spawn.nonce)
+    });
+    is_of_this_start.then(|| Group::at(dir))
 }
 
 /// What a dead handler left in its group.
@@ -204,6 +212,40 @@ impl Daemon {
                 log::error!("{chat}: the control group could not be ended: {e}");
                 0
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::StartReason;
+
+    #[test]
+    fn a_record_leads_to_no_group_that_was_not_made_for_that_start() {
+        let spawn = |nonce: &str, dir: &str| SpawnRecord {
+            nonce: nonce.to_owned(),
+            generation: 1,
+            reason: StartReason::Message,
+            actor: "test".to_owned(),
+            at: clock::now(),
+            pid: None,
+            start_ticks: None,
+            boot_id: None,
+            log_from: 0,
+            group: Some(PathBuf::from(dir)),
+        };
+        let leads = |nonce, dir| recorded(&spawn(nonce, dir)).is_some();
+        assert!(leads("01ab", "/sys/fs/cgroup/a.scope/wg-fe00-5f3c-77-01ab"));
+        for (nonce, dir) in [
+            ("01ab", "/sys/fs/cgroup/system.slice"),
+            ("01ab", "/sys/fs/cgroup/a.scope/wg-5f3c-01ac"),
+            ("01ab", "/sys/fs/cgroup/a.scope/wg-5f3c-01ab/.."),
+            ("01ab", "/sys/fs/cgroup/a.scope/5f3c-01ab"),
+            ("", "/sys/fs/cgroup/a.scope/wg-5f3c-"),
+            ("", "/"),
+        ] {
+            assert!(!leads(nonce, dir), "{dir}");
         }
     }
 }
