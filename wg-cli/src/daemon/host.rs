@@ -42,7 +42,11 @@ use crate::wire;
 /// The environment variable that everything below a handler carries: `<workspace id>/<chat>/<nonce>`.
 pub(super) const MARKER: &str = "WG_SESSION";
 
-/// How often a decision that cannot be taken just now is tried again.
+/// After how long a decision that cannot be taken just now is tried again: mostly it is a lock that another process has for the
+/// length of one write. What lasts longer is asked four times more rarely each time, up to [`NOT_NOW`].
+const NOT_NOW_FIRST: Duration = Duration::from_millis(25);
+
+/// How often what lasts is tried again.
 const NOT_NOW: Duration = Duration::from_secs(2);
 
 /// How long the lock of a state file may take where this process itself has it, for the length of one write on another thread.
@@ -62,6 +66,8 @@ pub(super) struct ChatHost {
     descriptors: Descriptors,
     /// The control groups of the handlers that run.
     groups: HashMap<ChatId, Option<Group>>,
+    /// How often in a row it could not be decided whether a chat may start.
+    undecided: HashMap<ChatId, u32>,
 }
 
 impl ChatHost {
@@ -71,6 +77,7 @@ impl ChatHost {
             rules: rules::handler_rules(),
             descriptors: Descriptors::raise(),
             groups: HashMap::new(),
+            undecided: HashMap::new(),
         }
     }
 
@@ -158,6 +165,78 @@ impl ChatHost {
             .map_or(0, |spawn| spawn.log_from)
     }
 
+    /// Looks whether the chat may start; an error is why that cannot be said just now.
+    fn look(
+        &mut self,
+        chat: ChatId,
+        generation: Generation,
+        reason: Cause,
+    ) -> Result<Prepared, String> {
+        let daemon = Arc::clone(&self.daemon);
+        if let Err(e) = daemon.heed_graph() {
+            return Err(format!("the graph cannot be read: {e}"));
+        }
+        match daemon.in_graph(chat) {
+            InGraph::There => {}
+            InGraph::Unclear => {
+                return Err("its line of the graph cannot be read (wg doctor)".to_owned());
+            }
+            InGraph::Gone => return Ok(Prepared::NotNeeded),
+        }
+        let dir = resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO)
+            .map_err(|e| format!("the session directory of {chat} cannot be made: {e}"))?;
+        daemon.look_whether_consumers_are_gone(chat, &dir);
+        if !reap::inheritors(&dir).is_empty() {
+            // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
+            // this thread; the chat is looked at again when the pause is over.
+            let background = Arc::clone(&daemon);
+            daemon.in_lane(
+                &format!("leftovers:{}", chat.0),
+                "end leftovers",
+                move || {
+                    background.end_borrowers(chat);
+                },
+            );
+            return Err("what a dead handler left behind is being ended".to_owned());
+        }
+        let holder = holder::live_holder(&dir)
+            .map_err(|e| format!("the session lock cannot be read: {e}"))?;
+        let unanswered = messages::next_unanswered(&dir)
+            .map_err(|e| format!("the inbox cannot be read: {e}"))?
+            .is_some();
+        let agent = daemon.agent_of(chat);
+        let found = Findings {
+            starts_are_off: daemon.starts_are_off(),
+            held: holder.is_some(),
+            unanswered,
+            agent_is_usable: agent.is_ok(),
+        };
+        match daemon.decide(chat, found, matches!(reason, Cause::Retry(_))) {
+            Decision::NotNeeded => Ok(Prepared::NotNeeded),
+            Decision::HeldOff(until) => Ok(Prepared::NotNow {
+                reason: "it was released to a person".to_owned(),
+                after: until.saturating_duration_since(clock::steady()),
+            }),
+            Decision::Held => Ok(match holder {
+                Some((holder, watchable)) => Prepared::Held { holder, watchable },
+                None => Prepared::NotNeeded,
+            }),
+            Decision::Refuse => Ok(Prepared::Refused {
+                reason: agent
+                    .err()
+                    .map(|refusal| refusal.to_string())
+                    .unwrap_or_default(),
+            }),
+            Decision::Start(reason) => {
+                let command = self
+                    .go(chat, generation, reason, &dir)
+                    .map_err(|e| format!("the decision to start could not be written down: {e}"))?;
+                daemon.starting(chat, reason);
+                Ok(Prepared::Go(Box::new(command)))
+            }
+        }
+    }
+
     /// What the handler that was started last wrote about its end, if it is that process.
     fn exit_record(&self, chat: ChatId, pid: u32) -> Option<ExitRecord> {
         let dir = resolve::session_dir(&self.daemon.workspace, chat, Make::No).ok()?;
@@ -174,83 +253,17 @@ impl ChatHost {
 impl Host for ChatHost {
     fn prepare(&mut self, unit: UnitId, generation: Generation, reason: Cause) -> Prepared {
         let chat = chat_of(unit);
-        let daemon = Arc::clone(&self.daemon);
-        let not_now = |reason: String| Prepared::NotNow {
-            reason,
-            after: NOT_NOW,
-        };
-        if let Err(e) = daemon.heed_graph() {
-            return not_now(format!("the graph cannot be read: {e}"));
-        }
-        match daemon.in_graph(chat) {
-            InGraph::There => {}
-            InGraph::Unclear => {
-                return not_now("its line of the graph cannot be read (wg doctor)".to_owned());
+        match self.look(chat, generation, reason) {
+            Ok(prepared) => {
+                self.undecided.remove(&chat);
+                prepared
             }
-            InGraph::Gone => return Prepared::NotNeeded,
-        }
-        let dir = match resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO) {
-            Ok(dir) => dir,
-            Err(e) => {
-                return not_now(format!(
-                    "the session directory of {chat} cannot be made: {e}"
-                ));
+            Err(reason) => {
+                let times = self.undecided.entry(chat).or_default();
+                let after = pause_after(*times);
+                *times = times.saturating_add(1);
+                Prepared::NotNow { reason, after }
             }
-        };
-        daemon.look_whether_consumers_are_gone(chat, &dir);
-        if !reap::inheritors(&dir).is_empty() {
-            // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
-            // this thread; the chat is looked at again when the pause is over.
-            let background = Arc::clone(&daemon);
-            daemon.in_lane(
-                &format!("leftovers:{}", chat.0),
-                "end leftovers",
-                move || {
-                    background.end_borrowers(chat);
-                },
-            );
-            return not_now("what a dead handler left behind is being ended".to_owned());
-        }
-        let holder = match holder::live_holder(&dir) {
-            Ok(holder) => holder,
-            Err(e) => return not_now(format!("the session lock cannot be read: {e}")),
-        };
-        let unanswered = match messages::next_unanswered(&dir) {
-            Ok(next) => next.is_some(),
-            Err(e) => return not_now(format!("the inbox cannot be read: {e}")),
-        };
-        let agent = daemon.agent_of(chat);
-        let found = Findings {
-            starts_are_off: daemon.starts_are_off(),
-            held: holder.is_some(),
-            unanswered,
-            agent_is_usable: agent.is_ok(),
-        };
-        match daemon.decide(chat, found, matches!(reason, Cause::Retry(_))) {
-            Decision::NotNeeded => Prepared::NotNeeded,
-            Decision::HeldOff(until) => Prepared::NotNow {
-                reason: "it was released to a person".to_owned(),
-                after: until.saturating_duration_since(clock::steady()),
-            },
-            Decision::Held => match holder {
-                Some((holder, watchable)) => Prepared::Held { holder, watchable },
-                None => Prepared::NotNeeded,
-            },
-            Decision::Refuse => Prepared::Refused {
-                reason: agent
-                    .err()
-                    .map(|refusal| refusal.to_string())
-                    .unwrap_or_default(),
-            },
-            Decision::Start(reason) => match self.go(chat, generation, reason, &dir) {
-                Ok(command) => {
-                    daemon.starting(chat, reason);
-                    Prepared::Go(Box::new(command))
-                }
-                Err(e) => not_now(format!(
-                    "the decision to start could not be written down: {e}"
-                )),
-            },
         }
     }
 
@@ -402,6 +415,14 @@ impl Host for ChatHost {
     }
 }
 
+/// How long to wait before what could not be decided this many times in a row is looked at again.
+fn pause_after(times: u32) -> Duration {
+    4_u32
+        .checked_pow(times)
+        .and_then(|factor| NOT_NOW_FIRST.checked_mul(factor))
+        .map_or(NOT_NOW, |pause| pause.min(NOT_NOW))
+}
+
 /// Changes the record of a chat without waiting for another process that has its lock.
 fn update_at_once(
     workspace: &Workspace,
@@ -476,5 +497,16 @@ mod tests {
         assert_eq!(tail(&path, from), b"anew\n", "the file was begun again");
         let (_, from) = handler_log(dir.path(), 3).unwrap();
         assert_eq!(from, 0, "what was too long was moved away");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_decided_is_asked_again_soon_at_first_and_every_two_seconds_in_the_end() {
+        let pauses = [0, 1, 2, 3, 4, 5, 100, u32::MAX].map(|times| pause_after(times).as_millis());
+        assert_eq!(pauses, [25, 100, 400, 1_600, 2_000, 2_000, 2_000, 2_000]);
     }
 }
