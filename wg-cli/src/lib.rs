@@ -13,6 +13,7 @@ pub mod failure;
 pub mod foreground;
 pub mod handler;
 pub mod ipc;
+mod lock_holders;
 pub mod locked_run;
 pub mod names;
 pub mod notices;

@@ -498,11 +498,6 @@ mod tests {
         let (_, from) = handler_log(dir.path(), 3).unwrap();
         assert_eq!(from, 0, "what was too long was moved away");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn what_cannot_be_decided_is_asked_again_soon_at_first_and_every_two_seconds_in_the_end() {

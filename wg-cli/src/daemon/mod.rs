@@ -67,6 +67,7 @@ use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::server::Answer;
+use crate::lock_holders;
 use crate::names::{EventKind, StartReason};
 use crate::presence;
 use crate::store::StoreError;
@@ -649,6 +650,6 @@ impl Daemon {
             .lock()
             .values()
             .any(|entry| entry.handler == Some(pid))
-            && reap::holds_a_lock(pid)
+            && lock_holders::holds_a_lock(pid)
     }
 }

@@ -8,6 +8,7 @@ use supervisor::tree::{self, EndError, Process};
 
 use super::groups::Left;
 use super::{boot, reap};
+use crate::lock_holders;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
 use crate::store::resolve::{self, Make};
@@ -42,7 +43,9 @@ pub fn orphans(workspace: &Workspace, service_runs: bool) -> io::Result<Vec<Orph
         let Some((chat, nonce)) = reap::marker_of(pid).as_deref().and_then(parts) else {
             continue;
         };
-        if belongs_to_somebody(workspace, chat, &nonce, service_runs) || reap::holds_a_lock(pid) {
+        if belongs_to_somebody(workspace, chat, &nonce, service_runs)
+            || lock_holders::holds_a_lock(pid)
+        {
             continue;
         }
         found.push(Orphan {
@@ -70,7 +73,7 @@ fn in_groups(workspace: &Workspace, service_runs: bool, found: &mut Vec<Orphan>)
         let (holders, members): (Vec<u32>, Vec<u32>) = left
             .members()
             .into_iter()
-            .partition(|pid| reap::holds_a_lock(*pid));
+            .partition(|pid| lock_holders::holds_a_lock(*pid));
         let mut spared = BTreeSet::new();
         for holder in holders {
             spared.extend(
@@ -133,6 +136,6 @@ fn belongs_to_somebody(
 /// The processes cannot be listed.
 pub fn end(orphan: &Orphan) -> Result<bool, EndError> {
     let leader = Some((orphan.pid, orphan.start));
-    let report = tree::end(leader, None, PATIENCE, &mut reap::holds_a_lock)?;
+    let report = tree::end(leader, None, PATIENCE, &mut lock_holders::holds_a_lock)?;
     Ok(report.survivors.is_empty())
 }

@@ -35,31 +35,6 @@ pub(super) fn marker_of(pid: u32) -> Option<String> {
         .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// Whether the process is itself the holder of a lock: a daemon, or the handler of some session.
-///
-/// A sweep that finds such a process below a chat (somebody started a daemon inside it) leaves it and what is
-/// below it alone. A process that merely inherited the guard is no holder: the record names another.
-pub(super) fn holds_a_lock(pid: u32) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    descriptors
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .any(|target| {
-            target
-                .file_name()
-                .is_some_and(|name| name == ".handler.guard")
-                && target.parent().is_some_and(|dir| is_holder_of(dir, pid))
-        })
-}
-
-fn is_holder_of(dir: &Path, pid: u32) -> bool {
-    session_lock::inspect(dir).is_ok_and(|found| {
-        found.is_held() && found.holder().is_some_and(|holder| holder.pid == pid)
-    })
-}
-
 /// Whether this looks like a handler of this or the earlier tool: `wg … nex`, `claude-handler`, `codex-handler`.
 pub(super) fn is_handler_command(pid: u32) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {

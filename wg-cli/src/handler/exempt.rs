@@ -1,7 +1,8 @@
 //! Who is never ended with an agent, although it runs below one.
 //!
 //! An agent may start the workspace's daemon, or a handler of another chat. Such a process has a lock of its own, by which
-//! it is known; it and what it started are nobody's leftovers.
+//! it is known; it and what it started are nobody's leftovers. Those of other workspaces are known by the descriptor of their
+//! lock, see [`lock_holders`](crate::lock_holders); here are also those of this one whose lock is a record alone.
 
 use std::collections::HashSet;
 use std::path::Path;

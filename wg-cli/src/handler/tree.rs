@@ -16,6 +16,7 @@ use exit_classifier::memory;
 use supervisor::tree;
 
 use crate::clock;
+use crate::lock_holders;
 
 /// One process below another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +174,7 @@ pub(crate) struct Ended {
 }
 
 /// Ends everything below this process, except `keep`, a child that has ended and is not reaped yet, and except the
-/// `exempt` processes and what is below them.
+/// `exempt` processes, whoever else holds a service's or a session's lock, and what is below them.
 pub(crate) fn end_below(
     keep: Option<u32>,
     manner: Manner,
@@ -185,9 +186,11 @@ pub(crate) fn end_below(
         // Most turns leave nobody behind, and then nothing has to be looked up.
         return Ended::default();
     }
-    let exempt = exempt();
+    let mut exempt = exempt();
     let mut seen = HashSet::new();
     if let Manner::Gently(grace) = manner {
+        let below = alive_below(me).into_iter().map(|process| process.pid);
+        exempt.extend(below.filter(|pid| lock_holders::holds_a_lock(*pid)));
         let spared = below_any(&exempt);
         let pinned: Vec<Pinned> = alive_below(me)
             .into_iter()
@@ -205,7 +208,7 @@ pub(crate) fn end_below(
     let leader = tree::start_ticks(me).map(|start| (me, start));
     let mut survivors = Vec::new();
     match tree::end(leader, None, KILL_PATIENCE, &mut |pid| {
-        exempt.contains(&pid)
+        exempt.contains(&pid) || lock_holders::holds_a_lock(pid)
     }) {
         Ok(report) => {
             seen.extend(
@@ -234,7 +237,7 @@ pub(crate) fn end_tree(pid: u32, exempt: &HashSet<u32>) -> bool {
         return true;
     };
     match tree::end(Some((pid, start)), None, KILL_PATIENCE, &mut |pid| {
-        exempt.contains(&pid)
+        exempt.contains(&pid) || lock_holders::holds_a_lock(pid)
     }) {
         Ok(report) => report.survivors.is_empty(),
         Err(error) => {

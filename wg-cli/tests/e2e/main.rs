@@ -12,6 +12,7 @@ mod earlier_failures;
 mod endings;
 mod endurance;
 mod errors;
+mod exempt;
 mod front_door;
 mod golden;
 mod graph;
