@@ -11,7 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use exit_classifier::{Asked, Ending, Observation, RuleSet};
 use session_lock::ProcessIdentity;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGWINCH, SIGXCPU,
+};
 use signal_hook::iterator::Signals;
 use supervisor::tree::Marker;
 use supervisor::{
@@ -33,8 +36,23 @@ use crate::wire;
 /// The environment variable that everything below the command carries.
 const MARKER: &str = "WG_RUN";
 
-/// What is passed on to the command; the first four end it.
-const PASSED_ON: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH];
+/// What is passed on to the command; the first four end it. The later ones would end this program and leave the command alone.
+const PASSED_ON: [i32; 14] = [
+    SIGTERM,
+    SIGINT,
+    SIGQUIT,
+    SIGHUP,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGXCPU,
+    SIGIO,
+    nix::sys::signal::Signal::SIGPWR as i32,
+    nix::sys::signal::Signal::SIGSTKFLT as i32,
+];
 
 /// What to run, and how.
 #[derive(Debug, Clone)]

@@ -17,6 +17,12 @@ pub(crate) fn come_here() {
     }
 }
 
+/// Whether they come here, and are those of this program's descendants alone: the first process of a machine or a container is given
+/// everybody's.
+pub(crate) fn are_ours() -> bool {
+    std::process::id() != 1 && nix::sys::prctl::get_child_subreaper().is_ok_and(|set| set)
+}
+
 /// Returns the children of this process's first thread, to whom the kernel gives those of others.
 pub(crate) fn children() -> HashSet<u32> {
     let own = std::process::id();

@@ -90,9 +90,10 @@ pub trait Host {
     }
 
     /// Says whether every process that the kernel hands to the calling program, because
-    /// its parent ended, is this unit's: for a program that is a child subreaper, has one
-    /// unit and starts nothing else. It finds what left its parent, its session *and* its
-    /// environment. What was a child before is to be exempt.
+    /// its parent ended, is a unit's: for a program that is a child subreaper and starts
+    /// nothing but units. It finds what left its parent, its session *and* its
+    /// environment. With several units an orphan is ended with the first of them that
+    /// is ended after it came. What was a child before is to be exempt.
     fn owns_orphans(&mut self, unit: UnitId) -> bool {
         let _ = unit;
         false

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use supervisor::{Machine, Notice, Snapshot};
 
@@ -14,6 +15,12 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
+
+/// How long another process may have a chat's file while nobody waits for the save.
+const IN_THE_LANE: Duration = Duration::from_secs(30);
+
+/// The same at the end of the service.
+const AT_THE_END: Duration = Duration::from_millis(250);
 
 /// Whether the books are different after this.
 pub(crate) fn matters(notice: &Notice) -> bool {
@@ -51,13 +58,13 @@ impl Daemon {
         let daemon = Arc::clone(self);
         self.in_lane(&format!("books:{}", chat.0), "record", move || {
             if !daemon.ending.load(Ordering::SeqCst) {
-                daemon.save(chat);
+                daemon.save(chat, IN_THE_LANE);
             }
         });
     }
 
-    /// Writes the books of a chat.
-    pub(super) fn save(&self, chat: ChatId) {
+    /// Writes the books of a chat, whose file another process may have for so long.
+    pub(super) fn save(&self, chat: ChatId, patience: Duration) {
         let Ok(Some(machine)) = self.driver().machine(unit_of(chat), QUERY) else {
             return;
         };
@@ -75,7 +82,7 @@ impl Daemon {
             }
         };
         let now = clock::now();
-        let written = ChatRecord::update(&self.workspace, chat, |record| {
+        let written = ChatRecord::update_within(&self.workspace, chat, patience, |record| {
             if record.state != Some(state) {
                 record.state = Some(state);
                 record.since = Some(now);
@@ -102,10 +109,11 @@ impl Daemon {
             .collect()
     }
 
-    /// Writes the books of every chat that has some.
+    /// Writes the books of every chat that has some. The end of the service waits for nobody who has one of the files: that chat's budgets
+    /// are those of the last save.
     pub(super) fn save_all(&self) {
         for chat in self.units() {
-            self.save(chat);
+            self.save(chat, AT_THE_END);
         }
     }
 

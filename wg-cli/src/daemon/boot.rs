@@ -142,7 +142,8 @@ fn enroll(daemon: &Daemon) -> Result<BTreeSet<ChatId>, Failure> {
         daemon.admit_new(task, last);
     }
     if loaded.warnings.is_empty() {
-        archive_orphan_states(daemon);
+        let is_empty = loaded.graph.tasks().next().is_none();
+        archive_orphan_states(daemon, is_empty);
     } else {
         // A chat whose line cannot be read is not a chat that is gone.
         log::warn!("the graph is damaged, so no state file is taken for an orphan (wg doctor)");
@@ -195,7 +196,10 @@ fn finish_retirements(daemon: &Daemon) {
 }
 
 /// A state file of ours that names a chat the graph does not have archives itself: no spawn is ever tried for it.
-fn archive_orphan_states(daemon: &Daemon) {
+///
+/// A graph without any task is more likely one that somebody is writing than one whose chats are all gone: then a chat that has a session
+/// keeps its state.
+fn archive_orphan_states(daemon: &Daemon, is_empty: bool) {
     let known: BTreeSet<ChatId> = daemon.chats.lock().keys().copied().collect();
     let recorded = match recorded(&daemon.workspace) {
         Ok(recorded) => recorded,
@@ -206,6 +210,14 @@ fn archive_orphan_states(daemon: &Daemon) {
     };
     for (chat, record) in recorded {
         if known.contains(&chat) || !is_ours_and_open(&record) {
+            continue;
+        }
+        if is_empty
+            && resolve::session_dir(&daemon.workspace, chat, Make::No).is_ok_and(|dir| dir.is_dir())
+        {
+            log::warn!(
+                "the graph is empty, so the state of {chat}, which has a session, is left as it is"
+            );
             continue;
         }
         say_that_it_is_an_orphan(chat);
@@ -253,6 +265,29 @@ pub(crate) fn states_without_chats(
         .filter(|(chat, record)| !known.contains(chat) && is_ours_and_open(record))
         .map(|(chat, _)| chat)
         .collect())
+}
+
+/// Adopts the live handlers of chats that came into the graph only now.
+pub(super) fn adopt_late(daemon: &Daemon, chats: &BTreeSet<ChatId>) {
+    if chats.is_empty() {
+        return;
+    }
+    let sessions = match Sessions::load(&daemon.workspace) {
+        Ok(sessions) => sessions,
+        Err(e) => {
+            log::warn!(
+                "handlers of new chats are not looked for: {}",
+                Failure::from(e)
+            );
+            return;
+        }
+    };
+    for chat in chats {
+        daemon.ensure_unit_in(*chat, &sessions.dir(*chat));
+    }
+    for chat in adopt(daemon, chats, &sessions) {
+        daemon.look_for_consumers(chat, &sessions.dir(chat));
+    }
 }
 
 /// Adopts the live handlers of earlier daemons: the nonce in the environment must be the one that was written down before

@@ -83,6 +83,18 @@ impl EventWriter {
         drop(self.jobs.send(Job::Write(Box::new(event))));
     }
 
+    /// Waits for the last time until everything is written, for at most `within` whoever has the file; returns how many events were
+    /// not.
+    pub(super) fn finish(&self, within: Duration) -> usize {
+        let (mark, passed) = bounded::<()>(0);
+        if self.jobs.send(Job::Mark(mark)).is_ok()
+            && passed.recv_timeout(within) != Err(RecvTimeoutError::Timeout)
+        {
+            return 0;
+        }
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything that was handed over before is written, for at most `within`, and not at all where somebody else has
     /// the file; returns whether it is.
     pub(super) fn settle(&self, within: Duration) -> bool {
@@ -211,6 +223,24 @@ mod tests {
         let kept = log.tail(None, 2).unwrap();
         assert_eq!(kept[0].text, (MOST - 1).to_string());
         assert_eq!(kept[1].text, "after");
+    }
+
+    #[test]
+    fn the_last_events_are_waited_for_also_while_another_process_has_their_file_and_counted_if_they_are_lost()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, log, lock, told) = world(dir.path());
+        for number in 0..3 {
+            writer.write(event(&number.to_string()));
+        }
+        assert_eq!(writer.finish(Duration::ZERO), 3);
+        std::thread::scope(|scope| {
+            let finishes = scope.spawn(|| writer.finish(Duration::from_secs(100)));
+            drop(lock);
+            assert_eq!(finishes.join().unwrap(), 0);
+        });
+        assert_eq!(told.iter().take(3).count(), 3);
+        assert_eq!(log.tail(None, 10).unwrap().len(), 3);
     }
 
     #[test]

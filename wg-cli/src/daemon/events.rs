@@ -20,6 +20,9 @@ use crate::why::LastVerdict;
 /// How long it is waited for an event that is being written. Where somebody else has the file it is not waited for at all.
 const WRITTEN: Duration = Duration::from_secs(2);
 
+/// How long the end of the daemon waits for its last events.
+const LAST_WRITTEN: Duration = Duration::from_secs(5);
+
 /// Has events written and hands them to whoever subscribed.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -92,6 +95,17 @@ impl Events {
     /// Waits until the events so far are written, so that whoever is answered next can read them; never for another process.
     pub(super) fn settle(&self) -> bool {
         self.writer.settle(WRITTEN)
+    }
+
+    /// Waits for the last events to be written before the end, a while longer than [`settle`](Self::settle) even for another process,
+    /// and tells the log how many were not.
+    pub(super) fn finish(&self) {
+        let lost = self.writer.finish(LAST_WRITTEN);
+        if lost > 0 {
+            log::error!(
+                "the last {lost} events were not written: another process has the lock of `events.jsonl`"
+            );
+        }
     }
 
     /// Sends a line to one connection.

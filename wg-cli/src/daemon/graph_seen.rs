@@ -161,10 +161,13 @@ impl Daemon {
             drop(self.driver().stop(unit_of(chat)));
         }
         let mut served = found.back;
+        let new: BTreeSet<ChatId> = found.new.iter().map(|task| task.id).collect();
         for task in found.new {
-            served.push(task.id);
             self.admit(task);
         }
+        // A graph that was cut short when this daemon began hid them, and they may have handlers of the former one.
+        boot::adopt_late(self, &new);
+        served.extend(new);
         for chat in served {
             self.ensure_unit(chat);
             self.driver().start(unit_of(chat));

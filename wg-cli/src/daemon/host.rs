@@ -3,7 +3,7 @@
 //! Everything here runs on the driver's thread and is short: a few small files are read and written. A file whose lock another process has is
 //! not waited for: what has to be written before a start makes the start wait, everything else is written elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io;
@@ -37,6 +37,7 @@ use crate::store::graph::ChatId;
 use crate::store::messages;
 use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
+use crate::strays;
 use crate::wire;
 
 /// The environment variable that everything below a handler carries: `<workspace id>/<chat>/<nonce>`.
@@ -68,6 +69,8 @@ pub(super) struct ChatHost {
     groups: HashMap<ChatId, Option<Group>>,
     /// How often in a row it could not be decided whether a chat may start.
     undecided: HashMap<ChatId, u32>,
+    /// Children that this process had before it started any.
+    before: HashSet<u32>,
 }
 
 impl ChatHost {
@@ -78,6 +81,7 @@ impl ChatHost {
             descriptors: Descriptors::raise(),
             groups: HashMap::new(),
             undecided: HashMap::new(),
+            before: strays::children(),
         }
     }
 
@@ -410,8 +414,13 @@ impl Host for ChatHost {
         }
     }
 
+    /// What comes to the daemon comes from a handler that is dead, because a live one is given its own.
+    fn owns_orphans(&mut self, _unit: UnitId) -> bool {
+        strays::are_ours()
+    }
+
     fn is_exempt(&mut self, pid: u32) -> bool {
-        self.daemon.is_exempt(pid)
+        self.before.contains(&pid) || self.daemon.is_exempt(pid)
     }
 }
 

@@ -499,9 +499,7 @@ fn embedded<T>(
     daemon.paused.store(true, Ordering::SeqCst);
     let done = boot::take_over(&daemon).and_then(|()| work(&daemon));
     daemon.end(Ending::Keep, &controls);
-    if !daemon.events.settle() {
-        log::warn!("the last events were not written");
-    }
+    daemon.events.finish();
     if let Err(e) = lock.release() {
         log::warn!("the service lock: {e}");
     }

@@ -300,9 +300,7 @@ impl Daemon {
             None,
             &format!("daemon {} is down", std::process::id()),
         );
-        if !self.events.settle() {
-            log::error!("the last events were not written");
-        }
+        self.events.finish();
         log::info!("Daemon shutdown complete");
     }
 

@@ -22,6 +22,8 @@ use crate::ipc::server::ConnectionId;
 use crate::names::EventKind;
 use crate::store::config::{Config, MaxTurns};
 use crate::store::graph::ChatId;
+use crate::store::messages;
+use crate::store::resolve::{self, Make};
 
 /// The group that caps all turns together.
 const GROUP: &str = "turns";
@@ -203,17 +205,38 @@ impl Daemon {
                 if let Err(lost) = slot.finish(Outcome::Finished) {
                     log::debug!("{chat}: the turn of message {message} had been given up: {lost}");
                 }
-                self.driver().progress(unit_of(chat));
+                // A handler writes the reply first. One that could not answer leaves over it, and that is nothing to be forgiven for.
+                let answered = self.is_answered(chat, message);
+                if answered {
+                    self.driver().progress(unit_of(chat));
+                }
+                let but = if answered {
+                    ""
+                } else {
+                    ", and it is not answered yet"
+                };
                 self.event(
                     EventKind::TurnFinished,
                     Some(chat),
-                    &format!("the turn of message {message} is over"),
+                    &format!("the turn of message {message} is over{but}"),
                 );
             }
             Some(Turn::Waiting(Some(place))) => {
                 place.cancel();
             }
             Some(Turn::Waiting(None) | Turn::Blocked(_)) | None => {}
+        }
+    }
+
+    fn is_answered(&self, chat: ChatId, message: u64) -> bool {
+        let open = resolve::session_dir(&self.workspace, chat, Make::No)
+            .and_then(|dir| messages::find_unanswered(&dir, message));
+        match open {
+            Ok(open) => open.is_none_or(|open| open.id != message),
+            Err(e) => {
+                log::warn!("{chat}: whether message {message} is answered: {e}");
+                false
+            }
         }
     }
 

@@ -127,6 +127,33 @@ fn a_message_that_fits_no_command_line_fails_alone() {
     world.stop();
 }
 
+#[test]
+fn an_endpoint_that_stays_down_is_asked_more_and_more_rarely() {
+    let world = World::with_workspace();
+    fs::write(
+        world.path(".wg/config.toml"),
+        "[supervisor]\ndependency_first = \"100ms\"\n",
+    )
+    .unwrap();
+    world
+        .wg(&["chat", "new", "--command", "sh -c 'exit 69'"])
+        .ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    let events = world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("(dependency 4)")
+    });
+    let pauses: Vec<u64> = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["event"] == "backoff")
+        .map(|event| event["delay_ms"].as_u64().unwrap())
+        .take(4)
+        .collect();
+    assert!(pauses.is_sorted() && pauses[3] > 400, "{pauses:?}");
+    world.stop();
+}
+
 /// The limit is set by the agent of the first turn on its handler, so that nothing else of the world feels it. Root has no such limit:
 /// there the world belongs to somebody else.
 #[test]

@@ -215,3 +215,38 @@ fn a_state_without_its_task_archives_itself_once_and_the_dispatchers_is_left_alo
             .contains("\"spawned\"")
     );
 }
+
+#[test]
+fn a_handler_whose_chat_was_cut_out_of_the_graph_at_the_start_is_adopted_when_the_graph_is_whole_again()
+ {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "hello"]).ok();
+    let handler = world.json(&["chat", "show", "0"])["pid"].clone();
+    let graph = fs::read(world.path(".wg/graph.jsonl")).unwrap();
+    fs::write(world.path(".wg/graph.jsonl"), &graph[..60]).unwrap();
+    world.wg(&["service", "restart"]).ok();
+    fs::write(world.path(".wg/graph.jsonl"), &graph).unwrap();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("\"adopted\"")
+    });
+    assert_eq!(world.json(&["chat", "show", "0"])["pid"], handler);
+    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
+    world.stop();
+}
+
+#[test]
+fn an_empty_graph_at_the_start_archives_no_chat_that_has_a_session() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "hello"]).ok();
+    world.wg(&["service", "stop"]).ok();
+    let graph = fs::read(world.path(".wg/graph.jsonl")).unwrap();
+    fs::write(world.path(".wg/graph.jsonl"), "").unwrap();
+    world.wg(&["service", "start"]).ok();
+    fs::write(world.path(".wg/graph.jsonl"), &graph).unwrap();
+    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
+    world.stop();
+}

@@ -100,11 +100,19 @@ fn a_command_that_is_told_to_end_dies_of_that_signal_and_is_not_started_again() 
 #[test]
 fn other_signals_are_passed_on_and_end_nothing() {
     let world = World::new();
-    let script = "trap 'echo heard; exit 0' USR1; echo ready; while :; do sleep 0.01; done";
-    let mut one = running(&world, &[], script);
-    tell(&one, Signal::SIGUSR1);
-    assert_eq!(one.line(), "heard");
-    one.finish().ok();
+    for (name, signal) in [
+        ("USR1", Signal::SIGUSR1),
+        ("ALRM", Signal::SIGALRM),
+        ("XCPU", Signal::SIGXCPU),
+        ("PWR", Signal::SIGPWR),
+    ] {
+        let script =
+            format!("trap 'echo heard; exit 0' {name}; echo ready; while :; do sleep 0.01; done");
+        let mut one = running(&world, &[], &script);
+        tell(&one, signal);
+        assert_eq!(one.line(), "heard", "{name}");
+        one.finish().ok();
+    }
 }
 
 #[test]
