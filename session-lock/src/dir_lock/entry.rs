@@ -108,7 +108,9 @@ impl Entry {
     /// Returns the entry that `dir` has, or would have.
     pub(super) fn of(registry: &Path, dir: &Path) -> Result<Self, DirLockError> {
         let directory = dir.canonicalize().map_err(failed("resolve", dir))?;
-        if !directory.is_dir() {
+        // It may have gone since: then that is what is wrong with it.
+        let what = fs::metadata(&directory).map_err(failed("resolve", dir))?;
+        if !what.is_dir() {
             return Err(failed("lock", dir)(io::ErrorKind::NotADirectory.into()));
         }
         let mut name = OsString::from(directory.file_name().unwrap_or_default());
