@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use super::table::parse_stat;
+use super::table::{parse_stat, read_all};
 
 /// The lists of this program's children in which its own descendants turn up, kept open.
 ///
@@ -70,26 +69,6 @@ impl Arrivals {
 fn number(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
-
-/// Reads a file of `/proc` from its beginning, which makes its content anew.
-fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
-    loop {
-        let filled = buffer.len();
-        buffer.resize(filled + CHUNK, 0);
-        let at = u64::try_from(filled).unwrap_or(u64::MAX);
-        let read = file.read_at(&mut buffer[filled..], at);
-        buffer.truncate(filled + read.as_ref().map_or(0, |count| *count));
-        match read {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-const CHUNK: usize = 4_096;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 use super::group::{Group, Inside};
 use super::{Marker, Process};
@@ -475,14 +476,21 @@ fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
 }
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> io::Result<()> {
+    // What could not be opened is not what was read before.
     buffer.clear();
-    let mut file = fs::File::open(path)?;
+    read_all(&fs::File::open(path)?, buffer)
+}
+
+/// Reads a file of `/proc` from its beginning, which makes its content anew.
+pub(super) fn read_all(file: &fs::File, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
     // Not `read_to_end`, which asks twice for a size that files of `/proc` do not have:
     // a pass reads hundreds of them.
     loop {
         let filled = buffer.len();
         buffer.resize(filled + CHUNK, 0);
-        let read = file.read(&mut buffer[filled..]);
+        let at = u64::try_from(filled).unwrap_or(u64::MAX);
+        let read = file.read_at(&mut buffer[filled..], at);
         buffer.truncate(filled + read.as_ref().map_or(0, |count| *count));
         match read {
             Ok(0) => return Ok(()),

@@ -232,7 +232,7 @@ impl Daemon {
         let open = resolve::session_dir(&self.workspace, chat, Make::No)
             .and_then(|dir| messages::find_unanswered(&dir, message));
         match open {
-            Ok(open) => open.is_none_or(|open| open.id != message),
+            Ok(open) => open.is_none(),
             Err(e) => {
                 log::warn!("{chat}: whether message {message} is answered: {e}");
                 false

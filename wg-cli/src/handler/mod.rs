@@ -10,7 +10,7 @@
 //! | `turn`, `command`, `running` | one agent for one message |
 //! | `verdict`, `wording` | what an ending means, and what a person reads then |
 //! | `claim`, `settings` | how the session lock and the settings are come by |
-//! | `attempt`, `exit_note` | what is on disk beside the messages |
+//! | `exit_note` | what is on disk beside the messages |
 //! | `tree`, `exempt`, `process`, `mark`, `environment`, `ears`, `output` | processes, signals and bytes |
 
 mod admission;
