@@ -163,12 +163,13 @@ impl Shared {
 
 fn say_blocked(lane: &LaneCell, blocked: Blocked) {
     log::warn!(
-        "lane dispatch blocked: lane={} active={} maxConcurrent={} queued={} oldestActiveAgeMs={} abandoned={} wedged={} suppressed={}",
+        "lane dispatch blocked: lane={} active={} maxConcurrent={} queued={} oldestActiveAgeMs={} full={} abandoned={} wedged={} suppressed={}",
         lane.name,
         blocked.active,
         blocked.width,
         blocked.queued,
         blocked.oldest_active.as_millis(),
+        blocked.full,
         blocked.abandoned,
         blocked.wedged,
         blocked.suppressed

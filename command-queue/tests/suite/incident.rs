@@ -261,12 +261,13 @@ fn too_many_phantoms_wedge_the_lane_until_one_returns() {
 fn a_full_lane_with_nothing_to_reclaim_says_that_it_is_blocked() {
     let journal = journal();
     let queue = queue();
+    let stuck = Stuck::start(&queue, "full");
+    // Only now: a first task that waits for its thread on a busy machine would be reported too, in a lane that is not full.
     let config = LaneConfig {
         warn_after: Duration::from_millis(5),
         ..LaneConfig::serial()
     };
     queue.configure_lane("full", config).unwrap();
-    let stuck = Stuck::start(&queue, "full");
     let next = queue
         .submit("full", SubmitOptions::normal(), |_| ())
         .unwrap();
@@ -277,6 +278,7 @@ fn a_full_lane_with_nothing_to_reclaim_says_that_it_is_blocked() {
         "maxConcurrent=1",
         "queued=1",
         "oldestActiveAgeMs=",
+        "full=true",
         "suppressed=0",
     ] {
         assert!(line.contains(part), "{part} in {line}");
