@@ -1,7 +1,7 @@
 //! What the tests of this crate share: a far deadline, a stuck task, and a log that can be waited for.
 
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Condvar, Mutex, MutexGuard, Once};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use command_queue::{
@@ -134,10 +134,9 @@ impl log::Log for Journal {
 }
 
 impl Journal {
+    /// One test that waits in vain must not take the journal from the others.
     fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.lines
-            .lock()
-            .expect("no test panics while it holds this")
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the lines of one lane that contain a phrase.
@@ -172,7 +171,7 @@ impl Journal {
             lines = self
                 .written
                 .wait_timeout(lines, left)
-                .expect("no test panics while it holds this")
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
