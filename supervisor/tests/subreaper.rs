@@ -58,11 +58,12 @@ fn value() -> String {
 #[test]
 fn orphans_that_left_their_session_come_to_a_subreaper_and_are_ended_there() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
-    let ready = std::env::temp_dir().join(format!("supervisor-subreaper-{}", std::process::id()));
+    let place = tempfile::tempdir().unwrap();
+    let ready = place.path().join("ready");
     rustix::fs::mkfifoat(rustix::fs::CWD, &ready, rustix::fs::Mode::RWXU).unwrap();
     let (sender, ended) = unbounded();
     let handle = Driver::start(Leaver {
-        ready: ready.clone(),
+        ready,
         ended: sender,
     })
     .unwrap();
@@ -72,7 +73,6 @@ fn orphans_that_left_their_session_come_to_a_subreaper_and_are_ended_there() {
     let ended = ended.recv_timeout(LONG);
     handle.shutdown(Shutdown::KillAll).wait(LONG).unwrap();
     handle.join();
-    std::fs::remove_file(&ready).unwrap();
 
     let ended = ended.unwrap();
     assert_eq!(ended.status.map(ExitStatusExt::into_raw), Some(3 << 8));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let mut build = command::cargo(&workspace.root);
     command::run(build.args(["build", "--release", "--bin", "wg"]))?;
 
-    let scratch = std::env::temp_dir().join(format!("wg-front-door-{}", std::process::id()));
+    let scratch = empty_folder()?;
     let runner = "[target.'cfg(unix)']\nrunner = [\"env\", \"PATH=/nonexistent\"]\n";
     let settings = scratch.join(".cargo");
     fs::create_dir_all(&settings)
@@ -59,6 +59,21 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     }
     stopped?;
     fs::remove_dir_all(&scratch).map_err(|error| failed("remove", &scratch, &error))
+}
+
+/// Makes a folder that nobody has used. A pid alone does not make its name: in a container it is the same each time, and a run that
+/// was killed has left its workspace there.
+fn empty_folder() -> Result<PathBuf, Failure> {
+    let mut last = None;
+    for number in 0..1_000 {
+        let name = format!("wg-front-door-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => last = Some(failed("make", &folder, &error)),
+        }
+    }
+    Err(last.expect("because there was a first try"))
 }
 
 /// Returns what the command prints until it ends, or ends it when the patience does.

@@ -100,13 +100,12 @@ mod tests {
 
     #[test]
     fn a_list_that_is_longer_than_one_read_is_read_to_its_end() {
-        let file = std::env::temp_dir().join(format!("arrivals-{}", std::process::id()));
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("children");
         let text = "4711 ".repeat(2_000);
         std::fs::write(&file, &text).unwrap();
         let mut buffer = b"before".to_vec();
-        let read = read_all(&File::open(&file).unwrap(), &mut buffer);
-        std::fs::remove_file(&file).unwrap();
-        read.unwrap();
+        read_all(&File::open(&file).unwrap(), &mut buffer).unwrap();
         assert_eq!(buffer, text.as_bytes());
     }
 }

@@ -13,32 +13,16 @@ use crate::common::{Bench, UNIT, wait};
 /// Root may look into everything: as root, the test is run again by a user that nothing else here runs as.
 const NOBODY_ELSE: u32 = 65_531;
 
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("supervisor-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// Returns a copy of a program with this mode.
-    ///
-    /// Written by another process: a descriptor that is open for writing here would be inherited by whatever another test's thread
-    /// starts at this moment, and executing the copy would then fail with ETXTBSY.
-    fn copy(&self, program: &Path, mode: u32) -> PathBuf {
-        let copy = self.0.join("program");
-        let copied = Command::new("cp").arg(program).arg(&copy).status().unwrap();
-        assert!(copied.success(), "cp: {copied}");
-        fs::set_permissions(&copy, Permissions::from_mode(mode)).unwrap();
-        copy
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
+/// Returns a copy of a program with this mode.
+///
+/// Written by another process: a descriptor that is open for writing here would be inherited by whatever another test's thread
+/// starts at this moment, and executing the copy would then fail with ETXTBSY.
+fn copy(program: &Path, directory: &Path, mode: u32) -> PathBuf {
+    let copy = directory.join("program");
+    let copied = Command::new("cp").arg(program).arg(&copy).status().unwrap();
+    assert!(copied.success(), "cp: {copied}");
+    fs::set_permissions(&copy, Permissions::from_mode(mode)).unwrap();
+    copy
 }
 
 #[test]
@@ -61,9 +45,9 @@ fn what_may_not_be_looked_into_is_counted_and_makes_a_stop_a_best_effort() {
     bench.spawned(UNIT);
     bench.wait_ready();
     // The kernel hides the memory of a program that its user may run and not read.
-    let directory = Directory::new("dark");
+    let directory = tempfile::tempdir().unwrap();
     let sleep = Path::new("/bin/sleep").canonicalize().unwrap();
-    let mut dark = Command::new(directory.copy(&sleep, 0o111))
+    let mut dark = Command::new(copy(&sleep, directory.path(), 0o111))
         .arg("1000")
         .stdin(Stdio::null())
         .spawn()
@@ -78,9 +62,10 @@ fn what_may_not_be_looked_into_is_counted_and_makes_a_stop_a_best_effort() {
 
 #[track_caller]
 fn as_somebody_else(test: &str) {
-    let directory = Directory::new("dark-root");
-    fs::set_permissions(&directory.0, Permissions::from_mode(0o755)).unwrap();
-    let program = directory.copy(&std::env::current_exe().unwrap(), 0o755);
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let own = std::env::current_exe().unwrap();
+    let program = copy(&own, directory.path(), 0o755);
     let output = Command::new(program)
         .args(["--exact", test, "--nocapture"])
         .current_dir("/")

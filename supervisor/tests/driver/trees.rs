@@ -20,11 +20,16 @@ impl Drop for Guard {
     }
 }
 
+/// Returns a marker's value that no other run of these tests uses.
+fn own(value: &str) -> String {
+    format!("{}/{value}", std::process::id())
+}
+
 /// Starts a script that writes a line when it is ready.
 fn tree_of(script: &str, value: &str) -> Guard {
     let mut child = Command::new("sh")
         .args(["-c", script])
-        .env(MARKER, value)
+        .env(MARKER, own(value))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -56,7 +61,7 @@ fn carriers_of_a_marker_are_ended_and_others_with_another_value_stay() {
     let _other = tree_of("echo; exec sleep 1000", "tree/3/a");
     let marker = |prefix: &str| Marker {
         name: MARKER.into(),
-        prefix: prefix.into(),
+        prefix: own(prefix),
     };
     let report = tree::end(None, Some(&marker("tree/2/")), LONG, &mut |_| false).unwrap();
     assert_eq!(report.ended.len(), 2, "{report:?}");
@@ -68,7 +73,7 @@ fn what_is_exempt_stays_and_is_no_survivor() {
     let child = tree_of("echo; exec sleep 1000", "tree/4");
     let marker = Marker {
         name: MARKER.into(),
-        prefix: "tree/4".into(),
+        prefix: own("tree/4"),
     };
     let spared = child.0.id();
     let report = tree::end(None, Some(&marker), Duration::ZERO, &mut |pid| {

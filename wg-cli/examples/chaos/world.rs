@@ -37,7 +37,10 @@ pub(crate) struct Said {
 impl World {
     /// Makes the workspace with its chats and starts the service.
     pub(crate) fn make(settings: &Settings) -> io::Result<Self> {
-        let root = std::env::temp_dir().join(format!("wg-chaos-{}", std::process::id()));
+        let root = tempfile::Builder::new()
+            .prefix("wg-chaos-")
+            .tempdir()?
+            .keep();
         for dir in ["ledger", "here"] {
             fs::create_dir_all(root.join(dir))?;
         }
