@@ -10,9 +10,8 @@ use super::context::{TaskContext, current_lane};
 use super::lane::LaneCell;
 use super::shared::{Accepted, Shared};
 use super::slot::Cancelled;
-use super::task::{Awaited, Cell, Errand, Header, discard};
+use super::task::{Awaited, Cell, Errand, discard, part};
 use crate::config::SubmitOptions;
-use crate::core::active::Limits;
 use crate::error::{Refused, TaskError};
 use crate::id::TaskId;
 
@@ -45,16 +44,8 @@ impl<R: Send + 'static> TaskHandle<R> {
     where
         F: FnOnce(&TaskContext) -> R + Send + 'static,
     {
-        let SubmitOptions {
-            priority,
-            budget,
-            idle,
-            queue_limit,
-            label,
-            probe,
-        } = options;
-        let limits = Limits::boxed(budget, idle, queue_limit, false);
-        let cell = Arc::new(Cell::new(Header::new(label, probe), work));
+        let (priority, limits, header) = part(options, false);
+        let cell = Arc::new(Cell::new(header, work));
         match shared.submit(&lane, priority, limits, Arc::clone(&cell)) {
             Ok(Accepted { seq, ahead }) => Ok(Self {
                 lane,
@@ -83,16 +74,8 @@ where
     F: FnOnce(&TaskContext) -> R + Send + 'static,
     R: Send + 'static,
 {
-    let SubmitOptions {
-        priority,
-        budget,
-        idle,
-        queue_limit,
-        label,
-        probe,
-    } = options;
-    let limits = Limits::boxed(budget, idle, queue_limit, false);
-    let errand = Arc::new(Errand::new(Header::new(label, probe), work));
+    let (priority, limits, header) = part(options, false);
+    let errand = Arc::new(Errand::new(header, work));
     match shared.submit(lane, priority, limits, errand) {
         Ok(Accepted { seq, .. }) => Ok(TaskId {
             lane: lane.number,

@@ -14,10 +14,9 @@ use super::handle::{TaskHandle, submit_detached};
 use super::lane::{LaneCell, LaneState, Token};
 use super::shared::Shared;
 use super::slot::{Cancelled, Grant, Reservation, Slot, SlotNotice, SlotTask};
-use super::task::{Header, TaskRef};
+use super::task::{TaskRef, part};
 use super::watchdog::Watchdog;
 use crate::config::{LaneConfig, QueueConfig, SubmitOptions};
-use crate::core::active::Limits;
 use crate::error::{Close, ConfigError, Refused, SubmitError, TaskError};
 use crate::event::Event;
 use crate::id::TaskId;
@@ -282,17 +281,9 @@ impl CommandQueue {
         N: Fn(SlotNotice) + Send + Sync + 'static,
     {
         let shared = self.shared();
-        let SubmitOptions {
-            priority: _,
-            budget,
-            idle,
-            queue_limit,
-            label,
-            probe,
-        } = options;
-        let limits = Limits::boxed(budget, idle, queue_limit, true);
+        let (_, limits, header) = part(options, true);
         let cell = shared.lanes.find_or_make(lane);
-        let task: TaskRef = Arc::new(SlotTask::adopted(Header::new(label, probe), on_notice));
+        let task: TaskRef = Arc::new(SlotTask::adopted(header, on_notice));
         let (seq, index) = shared.adopt(&cell, limits, Arc::clone(&task))?;
         Ok(Slot::adopted(Grant {
             lane: cell,

@@ -10,10 +10,9 @@ use super::clock;
 use super::context::TaskContext;
 use super::lane::LaneCell;
 use super::shared::{Accepted, Shared};
-use super::task::{Bell, Header, Task, TaskRef, discard};
+use super::task::{Bell, Header, Task, TaskRef, discard, part};
 use crate::config::SubmitOptions;
 use crate::core::Outcome;
-use crate::core::active::Limits;
 use crate::error::{LeaseLost, Refused, TaskError};
 use crate::id::TaskId;
 
@@ -268,16 +267,7 @@ impl Reservation {
         G: FnOnce(Slot) + Send + 'static,
         N: Fn(SlotNotice) + Send + Sync + 'static,
     {
-        let SubmitOptions {
-            priority,
-            budget,
-            idle,
-            queue_limit,
-            label,
-            probe,
-        } = options;
-        let limits = Limits::boxed(budget, idle, queue_limit, true);
-        let header = Header::new(label, probe);
+        let (priority, limits, header) = part(options, true);
         let waiting = Arc::new(SlotTask {
             header,
             bell: Bell::default(),

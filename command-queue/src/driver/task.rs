@@ -11,9 +11,9 @@ use parking_lot::{Condvar, Mutex};
 use super::clock;
 use super::context::TaskContext;
 use super::slot::Grant;
-use crate::config::Probe;
+use crate::config::{Priority, Probe, SubmitOptions};
 use crate::core::Outcome;
-use crate::core::active::Look;
+use crate::core::active::{Limits, Look};
 use crate::error::TaskError;
 
 pub(crate) type TaskRef = Arc<dyn Task>;
@@ -71,8 +71,25 @@ struct Extra {
     probe: Option<Probe>,
 }
 
+/// Parts what was asked for into what the queue, the lane and the task need of it.
+pub(crate) fn part(
+    options: SubmitOptions,
+    threadless: bool,
+) -> (Priority, Option<Box<Limits>>, Header) {
+    let SubmitOptions {
+        priority,
+        budget,
+        idle,
+        queue_limit,
+        label,
+        probe,
+    } = options;
+    let limits = Limits::boxed(budget, idle, queue_limit, threadless);
+    (priority, limits, Header::new(label, probe))
+}
+
 impl Header {
-    pub(crate) fn new(label: Option<Box<str>>, probe: Option<Probe>) -> Self {
+    fn new(label: Option<Box<str>>, probe: Option<Probe>) -> Self {
         let probe_state = if probe.is_some() {
             PROBE_READY
         } else {

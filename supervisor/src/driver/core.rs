@@ -11,7 +11,7 @@ use nix::sys::eventfd::EventFd;
 use super::UnitId;
 use super::handle::{Control, Down};
 use super::host::Host;
-use super::unit::{Unit, Watch};
+use super::unit::{Run, Unit, Watch};
 use crate::tree::{self, Arrivals, Table};
 use crate::{Action, Epoch, Event, Generation, Holder, Moment, StartReason, State, clock};
 
@@ -249,6 +249,17 @@ impl<H: Host> Core<H> {
         if let Some(due) = due {
             self.timers.insert((due, unit, Timer::Machine));
         }
+    }
+
+    /// Returns what runs for a unit.
+    pub(super) fn running(&mut self, unit: UnitId) -> Option<&mut Run> {
+        self.units.get_mut(&unit)?.run.as_deref_mut()
+    }
+
+    /// Returns what runs for a unit if it is this one, and not a successor.
+    pub(super) fn run_of(&mut self, unit: UnitId, generation: Generation) -> Option<&mut Run> {
+        self.running(unit)
+            .filter(|run| run.generation == generation)
     }
 
     pub(super) fn set_run_timer(&mut self, unit: UnitId, due: Option<Moment>) {

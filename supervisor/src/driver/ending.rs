@@ -28,14 +28,10 @@ impl<H: Host> Core<H> {
     /// The machine wants this process to be gone.
     pub(super) fn terminate(&mut self, unit: UnitId, generation: Generation) {
         let ladder = self.host.ladder(unit);
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.run_of(unit, generation) else {
             return;
         };
-        if run.generation != generation || run.stage != Stage::Up {
+        if run.stage != Stage::Up {
             return;
         }
         run.stop_asked = true;
@@ -54,16 +50,9 @@ impl<H: Host> Core<H> {
     /// The machine wants this process to be gone at once.
     pub(super) fn kill(&mut self, unit: UnitId, generation: Generation) {
         let ladder = self.host.ladder(unit);
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.run_of(unit, generation) else {
             return;
         };
-        if run.generation != generation {
-            return;
-        }
         run.stop_asked = true;
         run.ladder.get_or_insert(ladder);
         match run.stage {
@@ -74,16 +63,9 @@ impl<H: Host> Core<H> {
 
     /// A descriptor of the process itself became readable: it has ended.
     pub(super) fn process_ready(&mut self, unit: UnitId, generation: Generation) {
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.run_of(unit, generation) else {
             return;
         };
-        if run.generation != generation {
-            return;
-        }
         if run.stage == Stage::AwaitingStatus {
             return;
         }
@@ -103,21 +85,13 @@ impl<H: Host> Core<H> {
     }
 
     fn keep_descriptor(&mut self, unit: UnitId, descriptor: OwnedFd) {
-        if let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        {
+        if let Some(run) = self.running(unit) {
             run.descriptor = Some(descriptor);
         }
     }
 
     fn begin_sweep(&mut self, unit: UnitId) {
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.running(unit) else {
             return;
         };
         if run.sweep.is_none() {
@@ -138,16 +112,9 @@ impl<H: Host> Core<H> {
 
     /// Something that was killed is gone.
     pub(super) fn death(&mut self, unit: UnitId, generation: Generation, token: u64) {
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.run_of(unit, generation) else {
             return;
         };
-        if run.generation != generation {
-            return;
-        }
         let descriptor = run.dying.remove(&token);
         let last = run.dying.is_empty() && run.stage == Stage::Sweeping;
         if let Some(descriptor) = descriptor {
@@ -179,11 +146,7 @@ impl<H: Host> Core<H> {
     fn climb(&mut self, unit: UnitId, from: usize) {
         let mut step = from;
         loop {
-            let Some(run) = self
-                .units
-                .get_mut(&unit)
-                .and_then(|entry| entry.run.as_mut())
-            else {
+            let Some(run) = self.running(unit) else {
                 return;
             };
             let Some(ladder) = run.ladder.clone() else {
@@ -214,7 +177,7 @@ impl<H: Host> Core<H> {
             };
             let grace = grace.filter(|grace| !grace.is_zero());
             if let Some(grace) = grace {
-                if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
+                if let Some(run) = self.running(unit) {
                     run.stage = Stage::Asked(step);
                 }
                 self.set_run_timer(unit, Some(clock::now() + grace));
@@ -357,11 +320,7 @@ impl<H: Host> Core<H> {
     /// goes on all the same, and says in the end that it could not look.
     fn pass_blindly(&mut self, unit: UnitId) {
         let now = clock::now();
-        let Some(run) = self
-            .units
-            .get_mut(&unit)
-            .and_then(|entry| entry.run.as_mut())
-        else {
+        let Some(run) = self.running(unit) else {
             return;
         };
         if run.stage == Stage::Observing {
@@ -421,7 +380,7 @@ impl<H: Host> Core<H> {
         for descriptor in tree::carry_out(sweep, &orders) {
             match self.register(unit, Watched::Dying(generation), &descriptor) {
                 Ok(token) => {
-                    if let Some(run) = self.units.get_mut(&unit).and_then(|e| e.run.as_mut()) {
+                    if let Some(run) = self.running(unit) {
                         run.dying.insert(token, descriptor);
                     }
                 }

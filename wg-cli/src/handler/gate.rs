@@ -411,24 +411,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_line_that_comes_in_pieces_is_one_line() {
-        let (near, mut far) = UnixStream::pair().unwrap();
+    /// Returns a gate that is connected, and the daemon's end of it.
+    fn linked() -> (Gate, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
-        let link = Some(Link {
+        let link = Link {
             stream: near,
             read: Vec::new(),
             listening: Listening::No,
-        });
-        let mut gate = Gate {
+        };
+        let gate = Gate {
             socket: None,
             chat: 0,
-            link,
+            link: Some(link),
             known: false,
             progress_at: None,
             retry_at: None,
             misses: 0,
         };
+        (gate, far)
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_is_one_line() {
+        let (mut gate, mut far) = linked();
         far.write_all(br#"{"event":"turn_gra"#).unwrap();
         assert_eq!(gate.hear(), []);
         far.write_all(b"nted\",\"message_id\":3}\n{\"ok\":true}\n")
@@ -441,22 +447,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_never_ends_its_line_is_left() {
-        let (near, mut far) = UnixStream::pair().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let link = Some(Link {
-            stream: near,
-            read: Vec::new(),
-            listening: Listening::No,
-        });
-        let mut gate = Gate {
-            socket: None,
-            chat: 0,
-            link,
-            known: false,
-            progress_at: None,
-            retry_at: None,
-            misses: 0,
-        };
+        let (mut gate, mut far) = linked();
         let mut words = Vec::new();
         while words.is_empty() {
             far.write_all(&[b'x'; 4 << 10]).unwrap();
