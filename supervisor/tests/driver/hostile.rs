@@ -124,7 +124,7 @@ fn a_child_that_is_stopped_by_a_signal_is_killed_all_the_same() {
 
 #[test]
 fn a_process_that_cleared_its_environment_below_a_live_parent_is_found() {
-    let bench = ready("setsid env -i READY=$READY sh -c ': >$READY; sleep 1000; :' & wait");
+    let bench = ready("setsid env -i READY=$READY sh -c 'sleep 1000 & : >$READY; wait; :' & wait");
     let pid = running_pid(&bench);
     let below = tree::descendants(pid).unwrap();
     let down = wait(&bench.handle.stop(UNIT));
