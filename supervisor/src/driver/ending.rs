@@ -404,7 +404,7 @@ impl<H: Host> Core<H> {
                 self.passes.insert(unit);
             }
             Next::AfterDeaths => self.set_run_timer(unit, Some(now + LOOK_AGAIN)),
-            Next::AfterFreeze => self.set_run_timer(unit, Some(now + FREEZES_WITHIN)),
+            Next::Soon => self.set_run_timer(unit, Some(now + FREEZES_WITHIN)),
             Next::Done => {}
         }
     }

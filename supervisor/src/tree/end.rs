@@ -92,7 +92,7 @@ fn end_all(
         }
         match next {
             Next::AfterDeaths => wait_for_deaths(dying, now + LONGEST_WAIT),
-            Next::AfterFreeze => wait_for_deaths(dying, now + FREEZES_WITHIN),
+            Next::Soon => wait_for_deaths(dying, now + FREEZES_WITHIN),
             Next::Again | Next::Done => {}
         }
     }
@@ -186,7 +186,7 @@ pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
 }
 
 /// Returns when all of these have ended, or at `until`.
-fn wait_for_deaths(mut descriptors: Vec<OwnedFd>, until: crate::Moment) {
+pub(super) fn wait_for_deaths(mut descriptors: Vec<OwnedFd>, until: crate::Moment) {
     loop {
         let left = until.since(clock::now());
         if left.is_zero() {

@@ -18,6 +18,8 @@ use std::io;
 
 use nix::sys::prctl::get_child_subreaper;
 
+use crate::clock;
+
 pub(crate) use arrivals::Arrivals;
 pub use end::{EndError, end, end_with_group};
 pub(crate) use end::{FREEZES_WITHIN, carry_out, open};
@@ -88,13 +90,21 @@ pub fn descendants(pid: u32) -> io::Result<Vec<Process>> {
 }
 
 /// Returns every process that carries `marker`, and how many of our own user's
-/// could not be read.
+/// could not be read. While somebody is just becoming another program, so that what he
+/// carries does not show, everybody is looked at again, for 50 ms or a little longer at most.
 ///
 /// # Errors
 ///
 /// Returns an error if `/proc` cannot be read.
 pub fn carriers(marker: &Marker) -> io::Result<(Vec<Process>, u32)> {
-    let table = Table::read(&[&marker.name], 0)?;
+    let mut table = Table::read(&[&marker.name], 0)?;
+    for _ in 0..sweep::MOST_EXEC_ROUNDS {
+        if table.in_exec().next().is_none() {
+            break;
+        }
+        end::wait_for_deaths(Vec::new(), clock::now() + FREEZES_WITHIN);
+        table = Table::read(&[&marker.name], 0)?;
+    }
     let carriers = table.carriers(marker).filter_map(|pid| table.get(pid));
     Ok((
         carriers.map(table::Entry::process).collect(),

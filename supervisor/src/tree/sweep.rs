@@ -65,8 +65,9 @@ pub(crate) enum OrderKind {
 pub(crate) enum Next {
     /// Right away.
     Again,
-    /// In a moment, when those that were told to stand still have got round to it.
-    AfterFreeze,
+    /// In a moment, when those that were told to stand still have got round to it, or those that are becoming another program show
+    /// what they carry.
+    Soon,
     /// When what was killed is gone.
     AfterDeaths,
     /// Never: enough passes found nobody.
@@ -84,6 +85,9 @@ pub(crate) struct Sweep {
     killed: HashMap<u32, Process>,
     frozen: HashSet<(u32, u64)>,
     unreadable: u32,
+    /// Who had no environment yet in every one of these rounds.
+    in_exec: HashSet<(u32, u64)>,
+    exec_rounds: u32,
     /// Whether the leader has ended, so that nothing is below it any more.
     leader_gone: bool,
     /// Whether somebody was promised that nobody is left.
@@ -113,6 +117,9 @@ const MOST_GROUP_ROUNDS: u32 = 50;
 /// A process can be created and its parent end while a listing is being read, so
 /// that neither is seen: one empty pass is no proof unless it is conclusive.
 const EMPTY_PASSES: u32 = 2;
+/// A program is loaded within a moment, unless its file system does not answer. On a machine that starts programs without a pause
+/// there is always somebody new that is being loaded.
+pub(super) const MOST_EXEC_ROUNDS: u32 = 50;
 
 impl Sweep {
     pub(crate) fn new(target: Target) -> Self {
@@ -123,6 +130,8 @@ impl Sweep {
             killed: HashMap::new(),
             frozen: HashSet::new(),
             unreadable: 0,
+            in_exec: HashSet::new(),
+            exec_rounds: 0,
             leader_gone: false,
             promised: false,
             entered: false,
@@ -264,12 +273,39 @@ impl Sweep {
         (self.kill(table, victims, leader, hand), Next::AfterDeaths)
     }
 
+    /// Says whether a pass that found nobody must not count, because somebody may be about to show the marker.
+    fn awaits_exec(&mut self, table: &Table) -> bool {
+        if self.target.marker.is_none() || self.entered {
+            return false;
+        }
+        let now: HashSet<(u32, u64)> = table.in_exec().collect();
+        if self.exec_rounds == 0 {
+            self.in_exec.clone_from(&now);
+        }
+        self.in_exec.retain(|process| now.contains(process));
+        if now.is_empty() {
+            return false;
+        }
+        if self.exec_rounds == MOST_EXEC_ROUNDS {
+            let stuck = u32::try_from(self.in_exec.len()).unwrap_or(u32::MAX);
+            self.unreadable = self.unreadable.saturating_add(stuck);
+            return false;
+        }
+        self.exec_rounds += 1;
+        true
+    }
+
     /// One pass more has found nobody.
     fn nobody(&mut self, table: &Table) -> Next {
-        let empty = match self.stage {
-            Stage::Verify { empty } => empty + 1,
-            Stage::Freeze { .. } | Stage::Kill => 1,
+        let counted = match self.stage {
+            Stage::Verify { empty } => empty,
+            Stage::Freeze { .. } | Stage::Kill => 0,
         };
+        if self.awaits_exec(table) {
+            self.stage = Stage::Verify { empty: counted };
+            return Next::Soon;
+        }
+        let empty = counted + 1;
         self.stage = Stage::Verify { empty };
         // The kernel counts a group's members itself, so that none is between two places.
         let by_group = self.entered && self.inside(table).is_some_and(|inside| !inside.populated);
@@ -322,11 +358,7 @@ impl Sweep {
         if orders.iter().any(|order| order.by_group) {
             self.pace = Pace::Frozen;
         }
-        let next = if waits {
-            Next::AfterFreeze
-        } else {
-            Next::Again
-        };
+        let next = if waits { Next::Soon } else { Next::Again };
         Some((orders, next))
     }
 

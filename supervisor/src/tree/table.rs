@@ -24,7 +24,18 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// The environment variables that were asked for, as `NAME=VALUE`.
     pub(crate) carried: Vec<String>,
-    pub(crate) unreadable: bool,
+    pub(crate) environment: Environment,
+}
+
+/// What the environment of a process shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environment {
+    /// What it carries, or nobody asked.
+    Shown,
+    /// One of our own user that may not be read.
+    Hidden,
+    /// None yet: the process is becoming another program.
+    NotYet,
 }
 
 impl Entry {
@@ -285,9 +296,16 @@ impl Table {
         let count = self
             .entries
             .values()
-            .filter(|entry| entry.unreadable)
+            .filter(|entry| entry.environment == Environment::Hidden)
             .count();
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Returns those that have no environment yet, by pid and start: nobody can say what they will carry.
+    pub(crate) fn in_exec(&self) -> impl Iterator<Item = (u32, u64)> {
+        let entries = self.entries.values();
+        let in_exec = entries.filter(|entry| entry.environment == Environment::NotYet);
+        in_exec.map(|entry| (entry.pid, entry.start))
     }
 
     /// Returns the processes below `pid`, nearest first.
@@ -354,15 +372,45 @@ impl<'a> Look<'a> {
         if self.names.is_empty() || !entry.alive || entry.start < self.floor {
             return Some(entry);
         }
-        match read_into(&format!("/proc/{pid}/environ"), &mut self.buffer) {
-            Ok(()) => entry.carried = carried(&self.buffer, &self.names),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                entry.unreadable = real_user(pid, &mut self.buffer) == Some(self.own);
-            }
-            // It has ended meanwhile.
-            Err(_) => {}
-        }
+        self.look_into(&mut entry);
         Some(entry)
+    }
+
+    /// Reads what was asked for of the environment of a process.
+    ///
+    /// From when the kernel gives a process its new memory, in the middle of execve(2), until it has copied the new environment into it
+    /// the environment reads as empty and its end as address 0 (field 51 of `/proc/<pid>/stat`, see proc(5)); loading a program from
+    /// a slow disk lies in between. An environment that really is empty has its end somewhere.
+    fn look_into(&mut self, entry: &mut Entry) {
+        let pid = entry.pid;
+        let mut end = None;
+        for _ in 0..LOOKS {
+            match read_into(&format!("/proc/{pid}/environ"), &mut self.buffer) {
+                Ok(()) if self.buffer.is_empty() => {}
+                Ok(()) => {
+                    entry.carried = carried(&self.buffer, &self.names);
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    if real_user(pid, &mut self.buffer) == Some(self.own) {
+                        entry.environment = Environment::Hidden;
+                    }
+                    return;
+                }
+                // It has ended meanwhile.
+                Err(_) => return,
+            }
+            let now = environment_end(pid, &mut self.buffer);
+            match now {
+                Some(0) => break,
+                // Nobody there, or an old kernel that does not tell.
+                None => return,
+                // It was the same program before and after the look, with nothing in its environment.
+                Some(_) if now == end => return,
+                Some(_) => end = now,
+            }
+        }
+        entry.environment = Environment::NotYet;
     }
 
     /// Lists the children that the first thread of a process has, and if it is this
@@ -426,21 +474,36 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
 }
 
 pub(crate) fn read_entry(pid: u32, buffer: &mut Vec<u8>) -> Option<Entry> {
+    parse_stat(pid, read_stat(pid, buffer)?)
+}
+
+fn read_stat(pid: u32, buffer: &mut Vec<u8>) -> Option<&[u8]> {
     let path = format!("/proc/{pid}/stat");
     buffer.clear();
     buffer.resize(CHUNK, 0);
     // The one line of this file comes in one go, so that nobody need ask for more.
     let read = fs::File::open(path).and_then(|mut file| file.read(buffer));
-    parse_stat(pid, buffer.get(..read.ok()?)?)
+    buffer.get(..read.ok()?)
 }
 
-/// The command name stands in parentheses and may hold any byte, so the fields
-/// are counted from the last closing one.
-pub(super) fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
+/// Returns the address at which the environment of a process ends: 0 while it has none yet.
+fn environment_end(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
+    let (_, fields) = split_stat(read_stat(pid, buffer)?)?;
+    fields.split_ascii_whitespace().nth(48)?.parse().ok()
+}
+
+/// Parts the line of a process into its name and the fields behind it, of which the first is field 3. The name stands in
+/// parentheses and may hold any byte, so the fields are counted from the last closing one.
+fn split_stat(stat: &[u8]) -> Option<(&[u8], &str)> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
-    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+    let fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+    Some((stat.get(open + 1..close)?, fields))
+}
+
+pub(super) fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
+    let (name, rest) = split_stat(stat)?;
+    let name = String::from_utf8_lossy(name).into_owned();
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let state = *fields.first()?;
     let threads: u64 = fields.get(17)?.parse().ok()?;
@@ -457,7 +520,7 @@ pub(super) fn parse_stat(pid: u32, stat: &[u8]) -> Option<Entry> {
         threads,
         name,
         carried: Vec::new(),
-        unreadable: false,
+        environment: Environment::Shown,
     })
 }
 
@@ -500,6 +563,9 @@ pub(super) fn read_all(file: &fs::File, buffer: &mut Vec<u8>) -> io::Result<()> 
         }
     }
 }
+
+/// How often an empty environment is looked at before whoever shows it counts as one that becomes another program again and again.
+const LOOKS: u32 = 4;
 
 /// Most files of `/proc` are read in one go.
 const CHUNK: usize = 4_096;
@@ -587,6 +653,31 @@ mod tests {
         assert!(all.get(child.id()).is_some_and(|entry| !entry.alive));
         assert_eq!(but.get(child.id()), None);
         assert!(but.get(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn an_environment_that_is_empty_is_no_environment_that_is_still_to_come() {
+        use std::io::Read;
+        use std::process::{Command, Stdio};
+
+        let mut child = Command::new("sh")
+            .args(["-c", "echo; read -r end"])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let shown = Look::new(&["WG_X"], 0).at(pid);
+        let end = environment_end(pid, &mut Vec::new());
+        let mut seen = Vec::new();
+        read_into(&format!("/proc/{pid}/environ"), &mut seen).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(shown.unwrap().environment, Environment::Shown);
+        assert_eq!((seen, end == Some(0)), (vec![], false), "{end:?}");
+        assert_eq!(environment_end(pid, &mut Vec::new()), None);
     }
 
     /// What the kernel does with orphans decides whether looking nearby is enough.

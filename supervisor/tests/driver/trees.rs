@@ -91,3 +91,34 @@ fn a_leader_whose_pid_belongs_to_somebody_else_by_now_is_not_touched() {
     assert_eq!(report, tree::Report::default());
     assert!(tree::is_alive(child.0.id(), start));
 }
+
+#[test]
+fn a_carrier_that_becomes_another_program_without_end_is_ended_and_its_environment_is_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("program");
+    // Each round is a new program: half of the time it has no environment that could be read.
+    let script = "exec sh \"$0\"\n";
+    std::fs::write(&program, script).unwrap();
+    for round in 0..10 {
+        let value = format!("tree/6/{round}/");
+        let child = Command::new("sh")
+            .args(["-c", "exec sh \"$PROGRAM\""])
+            .env("PROGRAM", &program)
+            .env(MARKER, own(&value))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("because there is a shell");
+        let guard = Guard(child);
+        let marker = Marker {
+            name: MARKER.into(),
+            prefix: own(&value),
+        };
+        let report = tree::end(None, Some(&marker), LONG, &mut |_| false).unwrap();
+        assert_eq!(
+            (report.ended.len(), report.survivors.len()),
+            (1, 0),
+            "round {round}"
+        );
+        drop(guard);
+    }
+}

@@ -1,6 +1,7 @@
 //! The rules on tables that no machine had to show.
 
 use super::*;
+use crate::tree::table::Environment;
 
 fn entry(pid: u32, parent: u32, group: u32, start: u64) -> Entry {
     Entry {
@@ -14,7 +15,7 @@ fn entry(pid: u32, parent: u32, group: u32, start: u64) -> Entry {
         threads: 1,
         name: format!("p{pid}"),
         carried: Vec::new(),
-        unreadable: false,
+        environment: Environment::Shown,
     }
 }
 
@@ -170,7 +171,7 @@ fn a_group_whose_name_is_no_longer_pinned_is_no_evidence() {
 #[test]
 fn what_could_not_be_read_makes_a_report_a_best_effort_if_there_is_a_marker() {
     let dark = Table::from_entries([Entry {
-        unreadable: true,
+        environment: Environment::Hidden,
         ..entry(900_109, 1, 900_109, 20)
     }]);
     for (marker, best_effort) in [
@@ -190,6 +191,72 @@ fn what_could_not_be_read_makes_a_report_a_best_effort_if_there_is_a_marker() {
         assert_eq!(sweep.pass(&dark, &mut |_| false).0, []);
         assert_eq!(sweep.report(&dark).best_effort(), best_effort);
     }
+}
+
+/// A process that has just become another program.
+fn becoming(pid: u32) -> Entry {
+    Entry {
+        environment: Environment::NotYet,
+        ..entry(pid, 1, pid, 20)
+    }
+}
+
+fn marked() -> Sweep {
+    Sweep::new(Target {
+        marker: Some(Marker {
+            name: "M".into(),
+            prefix: "x/".into(),
+        }),
+        ..target(900_100)
+    })
+}
+
+#[test]
+fn a_pass_that_meets_somebody_without_an_environment_yet_is_no_proof_that_nobody_is_left() {
+    let nobody = Table::default();
+    let unknown = Table::from_entries([becoming(900_109)]);
+    let known = Table::from_entries([Entry {
+        carried: vec!["M=x/1".into()],
+        ..entry(900_109, 1, 900_109, 20)
+    }]);
+    let mut sweep = marked();
+    assert_eq!(sweep.pass(&nobody, &mut |_| false), (vec![], Next::Again));
+    assert_eq!(sweep.pass(&unknown, &mut |_| false), (vec![], Next::Soon));
+    // It shows what it carries, and is one of those that are looked for.
+    let (orders, _) = sweep.pass(&known, &mut |_| false);
+    assert_eq!(orders.len(), 1);
+    // Without a marker there is nothing to wait for, and a pass that waited takes nothing from what was seen before.
+    let mut sweep = Sweep::new(target(900_100));
+    assert_eq!(sweep.pass(&unknown, &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&unknown, &mut |_| false).1, Next::Done);
+    let mut sweep = marked();
+    assert_eq!(sweep.pass(&nobody, &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&unknown, &mut |_| false).1, Next::Soon);
+    assert_eq!(sweep.pass(&nobody, &mut |_| false).1, Next::Done);
+    assert!(!sweep.report(&nobody).best_effort());
+}
+
+#[test]
+fn who_is_never_done_becoming_another_program_is_waited_for_with_an_end_and_makes_a_best_effort() {
+    let stuck = || Table::from_entries([becoming(900_109)]);
+    let mut sweep = marked();
+    for _ in 0..MOST_EXEC_ROUNDS {
+        assert_eq!(sweep.pass(&stuck(), &mut |_| false).1, Next::Soon);
+    }
+    assert_eq!(sweep.pass(&stuck(), &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&stuck(), &mut |_| false).1, Next::Done);
+    assert_eq!(sweep.report(&stuck()).unreadable, 1);
+
+    // On a machine where it is another one each time, each was seen before or after.
+    let mut sweep = marked();
+    for n in 0..MOST_EXEC_ROUNDS {
+        let busy = Table::from_entries([becoming(900_200 + n), becoming(900_201 + n)]);
+        assert_eq!(sweep.pass(&busy, &mut |_| false).1, Next::Soon);
+    }
+    let busy = Table::from_entries([becoming(900_300)]);
+    assert_eq!(sweep.pass(&busy, &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&busy, &mut |_| false).1, Next::Done);
+    assert!(!sweep.report(&busy).best_effort());
 }
 
 /// A target whose leader enters the group `/g/wg-1`.
@@ -243,7 +310,7 @@ fn whoever_is_in_the_group_is_ended_with_it_and_one_look_at_it_is_proof() {
     assert_eq!((by_group(&orders), next), (BOTH.to_vec(), Next::Again));
     // It takes the kernel a moment.
     let (orders, next) = sweep.pass(&seen(with_orphan(), &BOTH, false), &mut |_| false);
-    assert_eq!((orders, next), (vec![], Next::AfterFreeze));
+    assert_eq!((orders, next), (vec![], Next::Soon));
     let (orders, next) = sweep.pass(&seen(with_orphan(), &BOTH, true), &mut |_| false);
     assert_eq!(pids(&orders, OrderKind::Kill).len(), 2);
     assert_eq!(
@@ -265,7 +332,7 @@ fn one_that_was_forked_while_the_group_froze_is_counted_before_it_is_killed() {
     // It is in the group by now, and came after the processes were read.
     let late = [900_100, 900_101, 900_102];
     let (orders, next) = sweep.pass(&seen(with_orphan(), &late, true), &mut |_| false);
-    assert_eq!((orders, next), (vec![], Next::AfterFreeze));
+    assert_eq!((orders, next), (vec![], Next::Soon));
     let all = Table::from_entries([
         entry(900_100, 1, 900_100, 10),
         entry(900_101, 1, 900_101, 11),
@@ -376,7 +443,7 @@ fn an_empty_group_proves_nothing_before_the_leader_was_seen_in_it() {
             ..grouped(900_100)
         });
         let mut table = Table::from_entries([Entry {
-            unreadable: true,
+            environment: Environment::Hidden,
             ..entry(900_109, 1, 900_109, 20)
         }]);
         let inside = Inside {
