@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
-use super::table::{parse_stat, read_all};
+use super::stat::{parse_stat, read_all};
 
 /// The lists of this program's children in which its own descendants turn up, kept open.
 ///

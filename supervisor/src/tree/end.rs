@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::table::read_entry;
+use super::stat::read_entry;
 use super::{Group, Marker, Next, Order, OrderKind, Report, Sweep, Table, Target};
 use crate::clock;
 

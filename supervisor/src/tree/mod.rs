@@ -11,6 +11,7 @@
 mod arrivals;
 mod end;
 mod group;
+mod stat;
 mod sweep;
 mod table;
 
@@ -24,9 +25,9 @@ pub(crate) use arrivals::Arrivals;
 pub use end::{EndError, end, end_with_group};
 pub(crate) use end::{FREEZES_WITHIN, carry_out, open};
 pub use group::Group;
+pub use stat::{is_alive, process, start_ticks};
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
-pub use table::{is_alive, process, start_ticks};
 
 /// A process, named well enough not to be mistaken for a later one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
