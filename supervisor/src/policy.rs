@@ -8,6 +8,9 @@ use std::time::Duration;
 ///
 /// All fields are public; start from [`Policy::standard`] and change what you
 /// know better. A policy becomes usable by passing [`Policy::validate`] once.
+/// Under one that passed, and in which `unsafe_no_backoff` is false, a unit whose
+/// starts come to nothing is started no more than twice a second for long, however it
+/// ends and whatever the other fields are.
 ///
 /// ```
 /// use supervisor::Policy;
@@ -19,9 +22,10 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// The pause after crash number 1; doubled with each further number.
+    /// The pause after crash number 1, at least 100 ms; doubled with each further number.
     pub backoff_first: Duration,
-    /// The longest pause after a crash, and the pace of a degraded unit.
+    /// The longest pause after a crash, and the pace of a degraded unit. This and every
+    /// other pause that can come again and again is at least a second.
     pub backoff_cap: Duration,
     /// The share by which a pause is varied either way, from 0.0 to 0.5, so that
     /// many units that fell together do not rise together.
@@ -62,8 +66,8 @@ pub struct Policy {
     /// How long a unit that left on request stays away, so that whoever asked
     /// can take its place.
     pub release_pause: Duration,
-    /// Allows pauses of zero. Nothing then limits how often a broken program is
-    /// started: for measurements only.
+    /// Allows shorter pauses, down to zero, and larger budgets. Nothing then limits how
+    /// often a broken program is started: for measurements only.
     pub unsafe_no_backoff: bool,
 }
 
@@ -135,17 +139,20 @@ impl Policy {
     }
 
     fn check_pauses(&self) -> Result<(), PolicyError> {
-        let pauses = [
+        for (field, pause) in [
             ("backoff_first", self.backoff_first),
+            ("dependency_first", self.dependency_first),
+        ] {
+            self.check_pause(field, pause, Pause::Doubled)?;
+        }
+        for (field, pause) in [
             ("backoff_cap", self.backoff_cap),
             ("clean_pause", self.clean_pause),
             ("memory_pause", self.memory_pause),
-            ("dependency_first", self.dependency_first),
             ("dependency_cap", self.dependency_cap),
             ("release_pause", self.release_pause),
-        ];
-        for (field, pause) in pauses {
-            self.check_pause(field, pause)?;
+        ] {
+            self.check_pause(field, pause, Pause::Repeated)?;
         }
         if self.contention_pauses.is_empty() {
             return Err(PolicyError::new(
@@ -155,7 +162,7 @@ impl Policy {
             ));
         }
         for pause in &self.contention_pauses {
-            self.check_pause("contention_pauses", *pause)?;
+            self.check_pause("contention_pauses", *pause, Pause::Repeated)?;
         }
         if self.contention_probe > LONGEST {
             return Err(PolicyError::new(
@@ -187,36 +194,45 @@ impl Policy {
         Ok(())
     }
 
-    /// A pause of a millisecond is a storm as well; the least that is allowed
-    /// without the unsafe field is a tenth of a second.
-    fn check_pause(&self, field: &'static str, pause: Duration) -> Result<(), PolicyError> {
+    /// A pause of a millisecond is a storm as well, and so is one of a tenth of a second
+    /// that comes for ever: three attempts in under 250 ms is how this crate's first
+    /// incident began. Only a pause that is doubled may begin below a second, the pace
+    /// that supervisors since daemontools keep.
+    fn check_pause(
+        &self,
+        field: &'static str,
+        pause: Duration,
+        kind: Pause,
+    ) -> Result<(), PolicyError> {
         if pause > LONGEST {
             return Err(PolicyError::new(field, Shown(pause), "at most a week"));
         }
-        if pause < SHORTEST && !self.unsafe_no_backoff {
-            return Err(PolicyError::new(
-                field,
-                Shown(pause),
+        let (least, allowed) = match kind {
+            Pause::Doubled => (
+                SHORTEST,
                 "at least 100ms, unless `unsafe_no_backoff` is true",
-            ));
+            ),
+            Pause::Repeated => (PACE, "at least 1s, unless `unsafe_no_backoff` is true"),
+        };
+        if pause < least && !self.unsafe_no_backoff {
+            return Err(PolicyError::new(field, Shown(pause), allowed));
         }
         Ok(())
     }
 
-    /// What is free of a pause is no more than the shortest pause would allow: clean
-    /// restarts within their budget, and crashes within theirs, whose pauses a message
-    /// may cut short.
+    /// What is free of a pause is rare beside what is paced: clean restarts within
+    /// their budget, and crashes within theirs, whose pauses a message may cut short.
     fn check_rates(&self) -> Result<(), PolicyError> {
         for (field, budget, window) in [
             ("crash_soft", self.crash_soft, self.crash_window),
             ("clean_budget", self.clean_budget, self.clean_window),
         ] {
-            let paced = window.as_millis() / SHORTEST.as_millis();
-            if u128::from(budget) > paced.min(MOST_AT_ONCE) && !self.unsafe_no_backoff {
+            let most = (window.as_secs() / FREE_EVERY.as_secs()).min(MOST_AT_ONCE);
+            if u64::from(budget) > most && !self.unsafe_no_backoff {
                 return Err(PolicyError::new(
                     field,
                     budget,
-                    "at most 100, and 10 for each second of its window, unless `unsafe_no_backoff` is true",
+                    "at most 100, and one for each five seconds of its window, unless `unsafe_no_backoff` is true",
                 ));
             }
         }
@@ -240,12 +256,24 @@ impl Policy {
     }
 }
 
+/// What a pause is part of.
+#[derive(Clone, Copy)]
+enum Pause {
+    /// The first of a row in which each is twice the one before.
+    Doubled,
+    /// It can come again and again.
+    Repeated,
+}
+
 const SHORTEST: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_secs(1);
+/// A budget has so much of its window for each start that is free of a pause.
+const FREE_EVERY: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Each counted ending costs eight bytes for the length of its window.
 const MOST_COUNTED: u32 = 10_000;
 /// At most so many starts of a window are free of a pause.
-const MOST_AT_ONCE: u128 = 100;
+const MOST_AT_ONCE: u64 = 100;
 
 /// A policy whose fields have been checked. Clones share one allocation.
 #[derive(Clone, Debug, PartialEq)]
@@ -329,8 +357,12 @@ mod tests {
             "`backoff_first` is 0s, allowed is at least 100ms, unless `unsafe_no_backoff` is true",
         );
         refused(
+            |p| p.backoff_first = Duration::from_secs(61),
+            "`backoff_cap` is 60s, allowed is not less than the first pause",
+        );
+        refused(
             |p| p.backoff_cap = Duration::from_millis(500),
-            "`backoff_cap` is 500ms, allowed is not less than the first pause",
+            "`backoff_cap` is 500ms, allowed is at least 1s, unless `unsafe_no_backoff` is true",
         );
         refused(
             |p| p.jitter = 0.9,
@@ -350,11 +382,11 @@ mod tests {
         );
         refused(
             |p| p.clean_budget = 101,
-            "`clean_budget` is 101, allowed is at most 100, and 10 for each second of its window, unless `unsafe_no_backoff` is true",
+            "`clean_budget` is 101, allowed is at most 100, and one for each five seconds of its window, unless `unsafe_no_backoff` is true",
         );
         refused(
             |p| p.release_pause = Duration::ZERO,
-            "`release_pause` is 0s, allowed is at least 100ms, unless `unsafe_no_backoff` is true",
+            "`release_pause` is 0s, allowed is at least 1s, unless `unsafe_no_backoff` is true",
         );
         refused(
             |p| p.contention_pauses.clear(),
@@ -362,7 +394,7 @@ mod tests {
         );
         refused(
             |p| p.contention_pauses[3] = Duration::ZERO,
-            "`contention_pauses` is 0s, allowed is at least 100ms, unless `unsafe_no_backoff` is true",
+            "`contention_pauses` is 0s, allowed is at least 1s, unless `unsafe_no_backoff` is true",
         );
         refused(
             |p| p.crash_window = Duration::from_millis(1),

@@ -1,5 +1,9 @@
 //! `wg run`: one command in the foreground, under the same machine and driver as the chats.
 
+mod ears;
+mod line;
+mod terminal;
+
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -8,23 +12,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use exit_classifier::{Asked, Ending, Observation, RuleSet};
 use session_lock::ProcessIdentity;
 use signal_hook::consts::{
-    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
-    SIGVTALRM, SIGWINCH, SIGXCPU,
+    SIGABRT, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTRAP, SIGUSR1,
+    SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU,
 };
-use signal_hook::iterator::Signals;
 use supervisor::tree::Marker;
 use supervisor::{
     Cooperation, Disposition, Ended, Foreground, Generation, Host, Ladder, Machine, Notice,
     Outcome, Prepared, Restart, Rung, SpawnFailure, StartReason, UnitId, ValidPolicy,
 };
 
+use self::ears::Ears;
+pub(crate) use self::ears::Rope;
+use self::line::{Line, Teller};
+use self::terminal::Terminal;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::names::EventKind;
+use crate::names::{ChatState, EventKind};
 use crate::notices;
 use crate::process_signal::{self, Signal};
 use crate::store::events::EventLine;
@@ -36,8 +42,9 @@ use crate::wire;
 /// The environment variable that everything below the command carries.
 const MARKER: &str = "WG_RUN";
 
-/// What is passed on to the command; the first four end it. The later ones would end this program and leave the command alone.
-const PASSED_ON: [i32; 14] = [
+/// What is passed on to the command, besides the real-time signals. The first three end it, and so does SIGHUP when the terminal is gone. Most
+/// of the others would end this program and leave the command alone.
+const PASSED_ON: [i32; 16] = [
     SIGTERM,
     SIGINT,
     SIGQUIT,
@@ -50,6 +57,8 @@ const PASSED_ON: [i32; 14] = [
     SIGPROF,
     SIGXCPU,
     SIGIO,
+    SIGABRT,
+    SIGTRAP,
     nix::sys::signal::Signal::SIGPWR as i32,
     nix::sys::signal::Signal::SIGSTKFLT as i32,
 ];
@@ -84,7 +93,7 @@ pub fn run(
     // What loses its parent below the command comes to us and is found by its place, whatever it did to its environment.
     strays::come_here();
     let told = Arc::new(Told::default());
-    let teller = Teller::start(tell).map_err(system("failed to start a thread"))?;
+    let (teller, line) = Teller::start(tell).map_err(system("failed to start a thread"))?;
     let host = OneCommand {
         command: options.command.clone(),
         rules: RuleSet::command(),
@@ -92,16 +101,11 @@ pub fn run(
         child: None,
         before,
         told: Arc::clone(&told),
-        tell: teller.line(),
+        tell: line,
     };
-    let ignored = process_signal::ignored();
-    let heard = PASSED_ON
-        .into_iter()
-        // What the caller ignores, as `nohup` does, stays ignored, by the command too.
-        .filter(|number| ignored & (1 << (number - 1)) == 0)
-        .chain([SIGCHLD]);
-    let mut signals = Signals::new(heard).map_err(system("failed to handle signals"))?;
-    let stopper = signals.handle();
+    let terminal = Terminal::of_this_process();
+    let (listening, ears) =
+        ears::listen(&PASSED_ON, SIGCHLD).map_err(system("failed to handle signals"))?;
     let machine = Machine::new(
         options.policy.clone(),
         u64::from(std::process::id()),
@@ -113,10 +117,10 @@ pub fn run(
     let outcome = std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn_scoped(scope, || listen(&mut signals, &foreground, &told))
+            .spawn_scoped(scope, || heed(ears, &foreground, &told, terminal))
             .map_err(system("failed to start a thread"))?;
         let outcome = foreground.outcome();
-        stopper.close();
+        drop(listening);
         Ok::<_, Failure>(outcome)
     })?;
     // The host goes with it, and with the host the teller's line.
@@ -125,78 +129,32 @@ pub fn run(
     Ok(told.code_after(&outcome))
 }
 
-/// A thread that tells what happened: whoever reads that may be slow, and nothing that is supervised waits for him.
-struct Teller {
-    line: Line,
-    over: Receiver<()>,
-}
-
-/// Where the events go.
-#[derive(Clone)]
-struct Line(Sender<EventLine>);
-
-/// So many events wait for a reader; those that follow are not told.
-const UNTOLD: usize = 1_024;
-/// How long a reader may take for what is left in the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
-impl Teller {
-    fn start(tell: impl Fn(&EventLine) + Send + 'static) -> io::Result<Self> {
-        let (line, events) = bounded(UNTOLD);
-        let (done, over) = bounded(0);
-        std::thread::Builder::new()
-            .name("teller".into())
-            .spawn(move || {
-                for event in events {
-                    tell(&event);
-                }
-                drop(done);
-            })?;
-        Ok(Self {
-            line: Line(line),
-            over,
-        })
-    }
-
-    fn line(&self) -> Line {
-        self.line.clone()
-    }
-
-    /// Waits until all is told, or nobody has listened for too long.
-    fn finish(self) {
-        drop(self.line);
-        if self.over.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
-            log::debug!("nobody reads what is told");
-        }
-    }
-}
-
-impl Line {
-    fn say(&self, event: EventLine) {
-        if let Err(error) = self.0.try_send(event) {
-            log::debug!("an event is not told: {error}");
-        }
-    }
-}
-
 /// Passes on what this process is told, until it is told nothing more.
-fn listen(signals: &mut Signals, foreground: &Foreground, told: &Told) {
-    for number in signals {
-        if number == SIGCHLD {
-            strays::reap();
-            continue;
+fn heed(ears: Ears, foreground: &Foreground, told: &Told, terminal: Terminal) {
+    for heard in ears {
+        match heard.number {
+            SIGCHLD => strays::reap(),
+            SIGINT | SIGTERM | SIGQUIT => {
+                told.by_terminal.store(heard.from_kernel, Ordering::SeqCst);
+                // The first step of the stop passes it on: a command that died of it before the stop was known would be started again.
+                let before = told.to_end_by.swap(heard.number, Ordering::SeqCst);
+                drop(if before == 0 {
+                    foreground.stop()
+                } else {
+                    foreground.kill()
+                });
+            }
+            // Both the shell and the system tell of a terminal that is gone: to be told twice is no impatience.
+            SIGHUP if heard.from_kernel || terminal.is_gone() => {
+                if told.hang_up() {
+                    drop(foreground.stop());
+                }
+            }
+            number => match heard.value {
+                Some(value) => foreground.queue(number, value),
+                None => foreground.signal(number),
+            },
         }
-        if !matches!(number, SIGINT | SIGTERM | SIGQUIT | SIGHUP) {
-            foreground.signal(number);
-            continue;
-        }
-        // The first step of the stop passes it on: a command that died of it before the stop was known would be started again.
-        let before = told.to_end_by.swap(number, Ordering::SeqCst);
-        drop(if before == 0 {
-            foreground.stop()
-        } else {
-            foreground.kill()
-        });
     }
 }
 
@@ -205,6 +163,8 @@ fn listen(signals: &mut Signals, foreground: &Foreground, told: &Told) {
 struct Told {
     /// The signal that told us to end, 0 if none did.
     to_end_by: AtomicI32,
+    /// Whether it came from the terminal, which tells all of its foreground group.
+    by_terminal: AtomicBool,
     /// The code that says why the command could not be started, 0 if it could.
     not_started: AtomicU8,
     /// A run ended after that signal, or the command was done without it.
@@ -212,6 +172,14 @@ struct Told {
 }
 
 impl Told {
+    /// The terminal is gone; returns whether that is what ends us.
+    fn hang_up(&self) -> bool {
+        let first = self
+            .to_end_by
+            .compare_exchange(0, SIGHUP, Ordering::SeqCst, Ordering::SeqCst);
+        first.is_ok()
+    }
+
     /// The code of what happened last: as a shell would say it.
     fn code_after(&self, outcome: &Outcome) -> u8 {
         let not_started = self.not_started.load(Ordering::SeqCst);
@@ -250,6 +218,7 @@ impl Host for OneCommand {
         _generation: Generation,
         _reason: StartReason,
     ) -> Prepared {
+        self.tell.state(ChatState::Starting);
         // The stop is on its way.
         if self.told.to_end_by.load(Ordering::SeqCst) != 0 {
             return Prepared::NotNeeded;
@@ -277,6 +246,7 @@ impl Host for OneCommand {
             self.told.ended.store(true, Ordering::SeqCst);
         }
         let verdict = self.rules.classify(&seen);
+        self.tell.state(ChatState::Stopping);
         let line = EventLine::new(None, EventKind::Exited, format!("{} {verdict}", ended.pid));
         self.tell.say(EventLine {
             pid: Some(ended.pid),
@@ -321,6 +291,9 @@ impl Host for OneCommand {
         if matches!(notice, Notice::Finished) {
             self.told.ended.store(true, Ordering::SeqCst);
         }
+        if let Some(state) = notices::state_after(notice) {
+            self.tell.state(state);
+        }
         if let Some(event) = notices::event(notice, "process", "", |kind, text| {
             EventLine::new(None, kind, text)
         }) {
@@ -342,10 +315,13 @@ impl Host for OneCommand {
         else {
             return false;
         };
-        if !process_signal::told_by_the_terminal(number)
-            && let Err(e) = process_signal::send(child, signal)
-        {
-            log::warn!("signal {number} could not be passed on: {e}");
+        let by_terminal = self.told.by_terminal.load(Ordering::SeqCst);
+        let knows = by_terminal && terminal::reaches(child.pid);
+        // A process that somebody stopped hears nothing before it goes on.
+        for signal in (!knows).then_some(signal).into_iter().chain([Signal::CONT]) {
+            if let Err(e) = process_signal::send(child, signal) {
+                log::warn!("signal {} could not be passed on: {e}", signal.as_raw());
+            }
         }
         true
     }

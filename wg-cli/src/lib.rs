@@ -25,6 +25,7 @@ pub mod process_start;
 pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod spelling;
 pub mod store;
 mod strays;
 mod sys;

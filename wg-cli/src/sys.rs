@@ -1,5 +1,33 @@
-//! The one system call that no library wraps safely.
-#![expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
+//! The two things that no library wraps safely.
+#![expect(
+    unsafe_code,
+    reason = "close_range(2) has no safe wrapper, nor has a signal handler that is told who sent the signal"
+)]
+
+use std::io;
+use std::sync::Arc;
+
+use nix::libc::{SI_QUEUE, siginfo_t};
+use signal_hook::SigId;
+
+use crate::foreground::Rope;
+
+/// Has this rope pulled at each signal of this number, and nothing else done at one.
+///
+/// # Errors
+///
+/// The system or the C library keeps the signal to itself.
+pub(crate) fn hear(number: i32, rope: Arc<Rope>) -> io::Result<SigId> {
+    let heard = move |info: &siginfo_t| {
+        let value = (info.si_code == SI_QUEUE).then(|| {
+            // SAFETY: the code says that sigqueue(3) made this, which fills in the value.
+            unsafe { info.si_value() }.sival_ptr.addr()
+        });
+        rope.pull(number, info.si_code, value);
+    };
+    // SAFETY: reading the structure and pulling the rope are async-signal-safe, and neither can panic.
+    unsafe { signal_hook_registry::register_sigaction(number, heard) }
+}
 
 /// Marks every descriptor above standard error as one that no started program inherits.
 ///
@@ -21,7 +49,7 @@ pub(crate) fn inherit_nothing() {
         if done != 0 {
             log::debug!(
                 "descriptors may be inherited: {}",
-                std::io::Error::last_os_error()
+                io::Error::last_os_error()
             );
         }
     }

@@ -27,7 +27,11 @@ impl<H: Host> Core<H> {
                 let adopted = self.adopt(unit, pid, start_ticks);
                 reply(&answer, adopted);
             }
-            Control::Signal { unit, signal } => self.signal(unit, signal),
+            Control::Signal {
+                unit,
+                signal,
+                value,
+            } => self.signal(unit, signal, value),
             Control::Policy { unit, policy } => {
                 if let Some(entry) = self.units.get_mut(&unit) {
                     entry.machine.set_policy(policy);

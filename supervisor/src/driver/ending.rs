@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use super::UnitId;
 use super::core::{Core, REAPED_WITHIN, Watched, reply};
@@ -168,9 +168,9 @@ impl<H: Host> Core<H> {
                     };
                     // Liveness decides, not whether some signal was sent before.
                     if let Some(descriptor) = &run.descriptor {
-                        send(descriptor, run.pid, rung.signal);
+                        send(descriptor, run.pid, rung.signal, None);
                         // A process that somebody stopped hears nothing.
-                        send(descriptor, run.pid, Signal::CONT.as_raw());
+                        send(descriptor, run.pid, Signal::CONT.as_raw(), None);
                     }
                     Some(rung.grace)
                 }
@@ -332,7 +332,7 @@ impl<H: Host> Core<H> {
         if run.gone_at.is_none()
             && let Some(descriptor) = &run.descriptor
         {
-            send(descriptor, run.pid, Signal::KILL.as_raw());
+            send(descriptor, run.pid, Signal::KILL.as_raw(), None);
         } else if now >= give_up_at {
             run.report.unreadable = 1;
             self.settle_status(unit);
@@ -519,22 +519,18 @@ impl<H: Host> Core<H> {
     }
 
     /// Passes a signal on to the process of a unit.
-    pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
+    pub(super) fn signal(&mut self, unit: UnitId, signal: i32, value: Option<usize>) {
         let run = self.units.get(&unit).and_then(|entry| entry.run.as_ref());
         if let Some(run) = run
             && let Some(descriptor) = &run.descriptor
         {
-            send(descriptor, run.pid, signal);
+            send(descriptor, run.pid, signal, value);
         }
     }
 }
 
-fn send(descriptor: &OwnedFd, pid: u32, signal: i32) {
-    let Some(signal) = Signal::from_named_raw(signal) else {
-        log::warn!("there is no signal {signal}");
-        return;
-    };
-    if let Err(error) = pidfd_send_signal(descriptor, signal) {
-        log::debug!("failed to signal pid {pid}: {error}");
+fn send(descriptor: &OwnedFd, pid: u32, signal: i32, value: Option<usize>) {
+    if let Err(error) = sys::send(descriptor.as_fd(), signal, value) {
+        log::debug!("failed to send signal {signal} to pid {pid}: {error}");
     }
 }

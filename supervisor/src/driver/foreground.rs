@@ -94,6 +94,11 @@ impl Foreground {
         self.handle.signal(UNIT, signal);
     }
 
+    /// Passes a signal on with the value that came with it; see sigqueue(3).
+    pub fn queue(&self, signal: i32, value: usize) {
+        self.handle.queue(UNIT, signal, value);
+    }
+
     /// Stops the command by its ladder; the outcome follows when it is down.
     pub fn stop(&self) -> Completion {
         self.handle.stop(UNIT)

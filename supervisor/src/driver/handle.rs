@@ -54,6 +54,7 @@ pub(super) enum Control {
     Signal {
         unit: UnitId,
         signal: i32,
+        value: Option<usize>,
     },
     Policy {
         unit: UnitId,
@@ -174,7 +175,20 @@ impl Handle {
     /// Passes a signal on to the unit's process, if it has one. Nothing is expected
     /// of it: to stop a unit, use [`stop`](Self::stop).
     pub fn signal(&self, unit: UnitId, signal: i32) {
-        self.send(Control::Signal { unit, signal });
+        self.send(Control::Signal {
+            unit,
+            signal,
+            value: None,
+        });
+    }
+
+    /// As [`signal`](Self::signal), with a value that goes along; see sigqueue(3).
+    pub fn queue(&self, unit: UnitId, signal: i32, value: usize) {
+        self.send(Control::Signal {
+            unit,
+            signal,
+            value: Some(value),
+        });
     }
 
     /// Says that there is work; see [`Event::Wake`].

@@ -90,17 +90,21 @@ fn what_is_always_restarted_is_restarted_after_a_success_too() {
 }
 
 #[test]
-fn a_signal_is_passed_on_and_a_stop_ends_it() {
-    let policy = Policy::standard().validate().unwrap();
-    let machine = Machine::new(policy, 1, clock::now());
-    let shell = Shell("trap 'exit 0' USR1; while :; do sleep 0.01; done");
-    let foreground = Foreground::start(shell, machine, Restart::OnFailure).unwrap();
-    let stopped = loop {
-        // The shell may not have set its trap yet, then it dies and is started again.
-        foreground.signal(10);
-        if let Some(outcome) = foreground.wait(std::time::Duration::from_millis(50)) {
-            break outcome;
-        }
-    };
-    assert_eq!(stopped.shell_code(), Some(0));
+fn a_signal_is_passed_on_real_time_or_not() {
+    for (script, signal) in [
+        ("trap 'exit 0' USR1; while :; do sleep 0.01; done", 10),
+        ("trap 'exit 0' 40; while :; do sleep 0.01; done", 40),
+    ] {
+        let policy = Policy::standard().validate().unwrap();
+        let machine = Machine::new(policy, 1, clock::now());
+        let foreground = Foreground::start(Shell(script), machine, Restart::OnFailure).unwrap();
+        let ended = loop {
+            // The shell may not have set its trap yet, then it dies and is started again.
+            foreground.signal(signal);
+            if let Some(outcome) = foreground.wait(std::time::Duration::from_millis(50)) {
+                break outcome;
+            }
+        };
+        assert_eq!(ended.shell_code(), Some(0));
+    }
 }

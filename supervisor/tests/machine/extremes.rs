@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use supervisor::{Disposition, Event, Policy, State};
+use supervisor::{Action, Disposition, Event, Policy, State, ValidPolicy};
 
 use crate::subject::{Subject, crash, dependency, holder, memory, secs};
 
+/// The shortest first pause, and the shortest of those that can come for ever.
 const SHORTEST: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3_600);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The most eager and the most patient value of a field, by its name.
 type Extreme = (&'static str, Change, Change);
 type Change = fn(&mut Policy);
 
-/// Every field but `unsafe_no_backoff`: one that is added and not listed here does not compile, see [`all_fields`].
+/// Every field but `unsafe_no_backoff`: one that is added and not listed here does not compile, see [`all_fields`]. A window
+/// stands before the budget that it limits.
 const EXTREMES: [Extreme; 19] = [
     (
         "backoff_first",
@@ -24,7 +28,7 @@ const EXTREMES: [Extreme; 19] = [
     ),
     (
         "backoff_cap",
-        |p| (p.backoff_first, p.backoff_cap) = (SHORTEST, SHORTEST),
+        |p| (p.backoff_first, p.backoff_cap) = (p.backoff_first.min(PACE), PACE),
         |p| {
             p.backoff_cap = LONGEST;
         },
@@ -35,11 +39,15 @@ const EXTREMES: [Extreme; 19] = [
         |p| p.stable_after = secs(1),
         |p| p.stable_after = LONGEST,
     ),
-    ("crash_soft", |p| p.crash_soft = 100, |p| p.crash_soft = 1),
     (
         "crash_window",
-        |p| p.crash_window = secs(1),
+        |p| (p.crash_window, p.crash_soft) = (secs(5), 1),
         |p| p.crash_window = LONGEST,
+    ),
+    (
+        "crash_soft",
+        |p| p.crash_soft = most_within(p.crash_window),
+        |p| p.crash_soft = 1,
     ),
     ("crash_hard", |p| p.crash_hard = 0, |p| p.crash_hard = 1),
     (
@@ -48,18 +56,18 @@ const EXTREMES: [Extreme; 19] = [
         |p| p.decay_every = LONGEST,
     ),
     (
-        "clean_budget",
-        |p| p.clean_budget = 100,
-        |p| p.clean_budget = 1,
-    ),
-    (
         "clean_window",
-        |p| p.clean_window = secs(1),
+        |p| (p.clean_window, p.clean_budget) = (secs(5), 1),
         |p| p.clean_window = LONGEST,
     ),
     (
+        "clean_budget",
+        |p| p.clean_budget = most_within(p.clean_window),
+        |p| p.clean_budget = 1,
+    ),
+    (
         "clean_pause",
-        |p| p.clean_pause = SHORTEST,
+        |p| p.clean_pause = PACE,
         |p| p.clean_pause = LONGEST,
     ),
     (
@@ -74,12 +82,12 @@ const EXTREMES: [Extreme; 19] = [
     ),
     (
         "memory_pause",
-        |p| p.memory_pause = SHORTEST,
+        |p| p.memory_pause = PACE,
         |p| p.memory_pause = LONGEST,
     ),
     (
         "contention_pauses",
-        |p| p.contention_pauses = vec![SHORTEST; 100],
+        |p| p.contention_pauses = vec![PACE; 100],
         |p| {
             p.contention_pauses = vec![LONGEST];
         },
@@ -98,17 +106,22 @@ const EXTREMES: [Extreme; 19] = [
     ),
     (
         "dependency_cap",
-        |p| (p.dependency_first, p.dependency_cap) = (SHORTEST, SHORTEST),
+        |p| (p.dependency_first, p.dependency_cap) = (p.dependency_first.min(PACE), PACE),
         |p| {
             p.dependency_cap = LONGEST;
         },
     ),
     (
         "release_pause",
-        |p| p.release_pause = SHORTEST,
+        |p| p.release_pause = PACE,
         |p| p.release_pause = LONGEST,
     ),
 ];
+
+/// The largest budget that a window allows.
+fn most_within(window: Duration) -> u32 {
+    u32::try_from((window.as_secs() / 5).min(100)).unwrap()
+}
 
 /// Names every field, so that a new one is noticed here.
 fn all_fields(policy: &Policy) -> usize {
@@ -137,43 +150,56 @@ fn all_fields(policy: &Policy) -> usize {
     20
 }
 
-/// Endings that can come again and again without anybody doing anything.
-fn endings() -> Vec<Disposition> {
-    vec![
-        crash(),
-        Disposition::Clean,
-        Disposition::IdleLeft,
-        Disposition::Requested,
-        Disposition::Released,
-        Disposition::ExternalStop {
-            reason: "SIGTERM".into(),
-        },
-        memory(1),
-        dependency(),
-    ]
-}
+/// Endings that can come again and again without anybody doing anything, by the number of the run.
+type Ending = (&'static str, fn(u32) -> Disposition);
+
+/// One for each account and answer.
+const ENDINGS: [Ending; 8] = [
+    ("crash", |_| crash()),
+    ("clean", |_| Disposition::Clean),
+    ("requested", |_| Disposition::Requested),
+    ("released", |_| Disposition::Released),
+    ("memory", |_| memory(1)),
+    ("dependency", |_| dependency()),
+    ("refused", |_| Disposition::Contention {
+        holder: holder(7),
+        watchable: false,
+    }),
+    // By somebody else each time, who is gone at once.
+    ("overtaken", |run| Disposition::Contention {
+        holder: holder(1_000 + run),
+        watchable: true,
+    }),
+];
+
+/// Those that are booked as another one is.
+const TWINS: [Ending; 2] = [
+    ("idle", |_| Disposition::IdleLeft),
+    ("ended by another", |_| Disposition::ExternalStop {
+        reason: "SIGTERM".into(),
+    }),
+];
 
 /// Lets a unit end as fast as it can, in these two ways by turns, while messages come all the time; no time passes but the
-/// pauses. Returns how many starts there were and how long that took.
-fn starts(
-    change: impl FnOnce(&mut Policy),
-    one: &Disposition,
-    other: &Disposition,
-) -> (u32, Duration) {
-    let mut subject = Subject::with(change);
+/// pauses. Returns how many starts there were within an hour, or `most`, and how long that took.
+fn starts(policy: &ValidPolicy, one: Ending, other: Ending, most: u32) -> (u32, Duration) {
+    let mut subject = Subject::of(policy.clone());
     subject.start();
     let begun = subject.now;
-    let mut starts = 0;
-    for round in 0..400 {
-        let ending = if round % 2 == 0 { one } else { other };
-        subject.ends(Duration::ZERO, ending.clone());
+    let mut starts = 1;
+    while starts < most {
+        let (_, ending) = if starts % 2 == 0 { other } else { one };
+        subject.ends(Duration::ZERO, ending(starts));
+        if let Some(Action::Watch { .. }) = subject.action {
+            subject.tell(Event::HolderGone);
+        }
         if subject.action.is_none() {
             subject.tell(Event::Wake);
         }
         while subject.action.is_none() && subject.machine.deadline().is_some() {
             subject.waits();
         }
-        if subject.action.is_none() {
+        if subject.action.is_none() || subject.now.since(begun) > HOUR {
             break;
         }
         subject.comes_up();
@@ -182,40 +208,127 @@ fn starts(
     (starts, subject.now.since(begun))
 }
 
-/// A hundred free starts; then ten a second that are free, and the shortest pauses that are allowed, which jitter may halve.
+/// What may be started at once, once; and then two in a second, one after a pause and one whose pause a message cut short or
+/// whose holder left. Jitter shortens and lengthens pauses alike, but not evenly.
 #[track_caller]
-fn is_no_storm(what: &str, change: impl Fn(&mut Policy) + Copy) {
-    for one in &endings() {
-        for other in &endings() {
-            let (starts, spent) = starts(change, one, other);
-            let bound = 120 + 30 * spent.as_millis().div_ceil(1_000);
-            assert!(
-                u128::from(starts) <= bound,
-                "{what}, {one:?} and {other:?}: {starts} starts in {spent:?}, {bound} are allowed"
-            );
-        }
+fn is_no_storm(what: &str, policy: &ValidPolicy, one: Ending, other: Ending, most: u32) {
+    let (starts, spent) = starts(policy, one, other, most);
+    let free = 2 * (policy.crash_soft + 2 * policy.clean_budget) + 12;
+    let bound = u64::from(free) + 2 * spent.as_secs() * 21 / 20;
+    assert!(
+        u64::from(starts) <= bound,
+        "{what}, {} and {}: {starts} starts in {spent:?}, {bound} are allowed",
+        one.0,
+        other.0
+    );
+}
+
+/// The standard policy with these changes.
+fn changed(changes: &[Change]) -> ValidPolicy {
+    let mut policy = Policy::standard();
+    policy.jitter = 0.0;
+    for change in changes {
+        change(&mut policy);
     }
+    policy
+        .validate()
+        .expect("because no extreme is beyond what is allowed")
 }
 
 #[test]
-fn no_extreme_of_any_single_field_makes_a_storm() {
+fn no_extreme_of_any_single_field_makes_a_storm_within_an_hour() {
     assert_eq!(all_fields(&Policy::standard()), EXTREMES.len() + 1);
     for (field, eager, patient) in EXTREMES {
-        is_no_storm(field, eager);
-        is_no_storm(field, patient);
+        for change in [eager, patient] {
+            let policy = changed(&[change]);
+            for one in ENDINGS.into_iter().chain(TWINS) {
+                is_no_storm(field, &policy, one, one, u32::MAX);
+            }
+        }
     }
 }
 
+/// In any order of two extremes that the list has: a later one takes the earlier one's field along where it has to.
 #[test]
-fn all_fields_at_their_most_eager_make_no_storm() {
-    let all = |policy: &mut Policy| {
-        for (_, eager, _) in EXTREMES {
-            eager(policy);
+fn no_two_fields_at_their_extremes_make_a_storm() {
+    /// More than are free, and enough to tell ten in a second from two.
+    const ENOUGH: u32 = 300;
+    let mut pairs = 0;
+    for (at, (field, eager, patient)) in EXTREMES.into_iter().enumerate() {
+        for (other, other_eager, other_patient) in EXTREMES.into_iter().skip(at + 1) {
+            for change in [eager, patient] {
+                for other_change in [other_eager, other_patient] {
+                    let policy = changed(&[change, other_change]);
+                    pairs += 1;
+                    for (first, one) in ENDINGS.into_iter().enumerate() {
+                        for two in ENDINGS.into_iter().skip(first) {
+                            let what = format!("{field} and {other}");
+                            is_no_storm(&what, &policy, one, two, ENOUGH);
+                        }
+                    }
+                }
+            }
         }
-        // As many as their windows of a second allow.
-        (policy.crash_soft, policy.clean_budget) = (10, 10);
-    };
-    is_no_storm("all", all);
+    }
+    assert_eq!(pairs, 4 * 19 * 18 / 2);
+}
+
+#[test]
+fn all_fields_at_their_most_eager_make_no_storm_within_an_hour() {
+    let policy = changed(&EXTREMES.map(|(_, eager, _)| eager));
+    for one in ENDINGS {
+        for other in ENDINGS {
+            is_no_storm("all", &policy, one, other, u32::MAX);
+        }
+    }
+}
+
+/// Incident 1 began with three attempts in under 250 ms.
+#[test]
+fn a_pause_that_comes_for_ever_is_a_second_at_least() {
+    let fast = Duration::from_millis(999);
+    let too_fast: [(&str, Change, &str); 4] = [
+        (
+            "backoff_cap",
+            |p| (p.backoff_first, p.backoff_cap) = (SHORTEST, SHORTEST),
+            "`backoff_cap` is 100ms, allowed is at least 1s, unless `unsafe_no_backoff` is true",
+        ),
+        (
+            "dependency_cap",
+            |p| (p.dependency_first, p.dependency_cap) = (SHORTEST, SHORTEST),
+            "`dependency_cap` is 100ms, allowed is at least 1s, unless `unsafe_no_backoff` is true",
+        ),
+        (
+            "clean_budget",
+            |p| (p.clean_budget, p.clean_window) = (10, secs(1)),
+            "`clean_budget` is 10, allowed is at most 100, and one for each five seconds of its window, unless \
+             `unsafe_no_backoff` is true",
+        ),
+        (
+            "contention_pauses",
+            |p| p.contention_pauses = vec![PACE, SHORTEST],
+            "`contention_pauses` is 100ms, allowed is at least 1s, unless `unsafe_no_backoff` is true",
+        ),
+    ];
+    for (field, change, told) in too_fast {
+        let mut policy = Policy::standard();
+        change(&mut policy);
+        assert_eq!(policy.clone().validate().unwrap_err().to_string(), told);
+        policy.unsafe_no_backoff = true;
+        assert!(policy.validate().is_ok(), "{field}");
+    }
+    for (field, change) in [
+        (
+            "clean_pause",
+            (|p, pause| p.clean_pause = pause) as fn(&mut Policy, Duration),
+        ),
+        ("memory_pause", |p, pause| p.memory_pause = pause),
+        ("release_pause", |p, pause| p.release_pause = pause),
+    ] {
+        let mut policy = Policy::standard();
+        change(&mut policy, fast);
+        assert_eq!(policy.validate().expect_err(field).field, field);
+    }
 }
 
 #[test]
@@ -228,7 +341,7 @@ fn a_value_beyond_any_extreme_is_refused_by_the_name_of_its_field() {
         ("crash_window", |p| p.crash_window = Duration::ZERO),
         ("decay_every", |p| p.decay_every = Duration::ZERO),
         ("crash_soft", |p| {
-            (p.crash_soft, p.crash_window) = (11, secs(1));
+            (p.crash_soft, p.crash_window) = (1, secs(1));
         }),
         ("clean_budget", |p| p.clean_budget = 101),
         ("clean_pause", |p| p.clean_pause = Duration::ZERO),
@@ -248,17 +361,14 @@ fn a_value_beyond_any_extreme_is_refused_by_the_name_of_its_field() {
 
 #[test]
 fn only_the_field_that_is_named_unsafe_lets_a_unit_start_without_end() {
-    let (starts, spent) = starts(
-        |policy| {
-            policy.backoff_first = Duration::ZERO;
-            policy.backoff_cap = Duration::ZERO;
-            policy.crash_hard = 0;
-            policy.unsafe_no_backoff = true;
-        },
-        &crash(),
-        &crash(),
-    );
-    assert_eq!((starts, spent), (400, Duration::ZERO));
+    let policy = changed(&[|policy| {
+        policy.backoff_first = Duration::ZERO;
+        policy.backoff_cap = Duration::ZERO;
+        policy.crash_hard = 0;
+        policy.unsafe_no_backoff = true;
+    }]);
+    let [crash, ..] = ENDINGS;
+    assert_eq!(starts(&policy, crash, crash, 400), (400, Duration::ZERO));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supervisor::{
     Action, Disposition, Event, Generation, Holder, Machine, Moment, Notice, Policy, SpawnFailure,
-    StartReason, State, Step,
+    StartReason, State, Step, ValidPolicy,
 };
 
 pub(crate) struct Subject {
@@ -25,7 +25,10 @@ impl Subject {
         let mut policy = Policy::standard();
         policy.jitter = 0.0;
         change(&mut policy);
-        let policy = policy.validate().expect("because the test wants it valid");
+        Self::of(policy.validate().expect("because the test wants it valid"))
+    }
+
+    pub(crate) fn of(policy: ValidPolicy) -> Self {
         let now = Moment::from_secs(1_000);
         Self {
             machine: Machine::new(policy, 1, now),

@@ -253,9 +253,16 @@ Examples:
   wg run --restart always --max-crashes 5 -- ./server
   wg run --policy wg.toml --events -- CMD   events as JSON lines on stderr
 
-Leaves with the command's last code; 128 + n for a signal, 127 for a program that is not there.
-Signals are passed on, and nothing of the command is left when this ends. Only kill -9 of wg
-itself cannot be passed on: it leaves the command running, with nobody to start it again.")]
+Signals are passed on. TERM, INT and QUIT end the command: it has 10 s, then TERM and 5 s, then
+it is killed; a second one kills at once. So does the end of the terminal. Any other HUP is the
+command's own, to read its settings again for instance, as are USR1 and the rest.
+
+Leaves with the code of the command's last run; 128 + n where signal n ended that run, or ended the
+wait for the next one; 127 or 126 for a program that is not there or cannot be run; 78 for a policy
+that is wrong. Nothing of the command is left when this ends. Only kill -9 of wg itself (or a fault
+in it) cannot be passed on: it leaves the command running, with nobody to start it again.
+
+Restarts come after 1 s, doubled to 60 s, and faster only under a policy with unsafe_no_backoff.")]
     Run(Run),
     /// One writer per directory, for any program
     #[command(after_help = "\
@@ -281,7 +288,7 @@ pub struct Run {
     /// Give up at this crash number; 0 = never [default: 100]
     #[arg(long, value_name = "N")]
     pub max_crashes: Option<u32>,
-    /// A file whose `[supervisor]` section is the restart policy
+    /// A file of at most 1 MiB whose `[supervisor]` section is the restart policy
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Tell every event as a JSON line on stderr

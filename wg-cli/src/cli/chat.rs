@@ -22,6 +22,7 @@ use crate::names::ChatState;
 use crate::ops::{self, Caller, ChatChange, ChatRow, SendOptions};
 use crate::patience::Patience;
 use crate::report::{Paint, Report};
+use crate::spelling;
 use crate::store::graph::ChatId;
 use crate::store::messages::Durability;
 use crate::store::workspace::Workspace;
@@ -291,24 +292,7 @@ fn misspelt_verb(word: &str) -> Option<&'static str> {
     ];
     VERBS
         .into_iter()
-        .find(|verb| verb.len() > 3 && is_one_slip_from(word, verb))
-}
-
-/// One letter more, fewer, wrong, or two neighbours swapped.
-fn is_one_slip_from(word: &str, verb: &str) -> bool {
-    let head = word
-        .bytes()
-        .zip(verb.bytes())
-        .take_while(|(typed, meant)| typed == meant)
-        .count();
-    let (typed, meant) = (&word.as_bytes()[head..], &verb.as_bytes()[head..]);
-    let swapped =
-        typed.len() >= 2 && meant.len() >= 2 && (typed[0], typed[1]) == (meant[1], meant[0]);
-    word != verb
-        && (typed.get(1..) == Some(meant)
-            || meant.get(1..) == Some(typed)
-            || (!typed.is_empty() && typed.get(1..) == meant.get(1..))
-            || (swapped && typed[2..] == meant[2..]))
+        .find(|verb| verb.len() > 3 && spelling::is_one_slip_from(word, verb))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod chats;
 mod machine;
 mod processes;
+mod settings;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -51,6 +52,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
             None
         }
     };
+    findings.extend(settings::misspelt_sections(&workspace));
     match Graph::load(&workspace) {
         Ok(loaded) => {
             findings.extend(machine::limits(loaded.graph.chats().len()));

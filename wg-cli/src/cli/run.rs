@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::foreground::{self, RunOptions};
 use crate::names::EventKind;
 use crate::report::Report;
-use crate::store::config::Config;
 use crate::store::events::EventLine;
+use crate::store::policy_file;
 
 /// Runs the command and returns the code that the process leaves with.
 pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
@@ -74,16 +74,7 @@ fn is_worth_a_line(event: &EventLine) -> bool {
 /// The policy: that of a file's `[supervisor]` section, else the standard one, with the crash limit of the command line.
 fn policy(file: Option<&Path>, max_crashes: Option<u32>) -> Result<ValidPolicy, Failure> {
     let mut policy = match file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::new(
-                    ExitCode::Config,
-                    format!("failed to read `{}`", path.display()),
-                )
-                .caused_by(error)
-            })?;
-            Config::parse(&text, path)?.supervisor
-        }
+        Some(path) => policy_file::read(path)?,
         None => Policy::standard(),
     };
     if let Some(limit) = max_crashes {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use supervisor::Policy;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use super::messages::Keep;
 use super::setting::{self, A_SIZE, A_SPAN};
@@ -19,9 +19,16 @@ use super::{Workspace, files};
 use crate::agent::BUILT_IN;
 use crate::failure::Failure;
 use crate::names::Protocol;
+use crate::spelling;
 
 /// What a command looks like, for complaints.
 const A_COMMAND: &str = "a list of texts, the program first";
+
+/// The sections that are ours.
+pub(super) const SECTIONS: [&str; 3] = ["agents", "service", "supervisor"];
+
+/// No file of settings has more bytes.
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// The variable by which a daemon tells its handlers where the settings in force are.
 pub const IN_FORCE: &str = "WG_CONFIG";
@@ -196,30 +203,24 @@ impl Config {
     /// As [`Config::put_in_force`].
     pub fn put_in_force_and_compare(workspace: &Workspace) -> Result<(Self, bool), Failure> {
         let path = workspace.config_path();
-        let bytes = files::read_following(&path)?.unwrap_or_default();
+        let bytes = files::read_following(&path, LARGEST)?.unwrap_or_default();
         let config = Self::of_bytes(&bytes, &path)?;
         let in_force = workspace.config_in_force_path();
-        let changed = files::read_following(&in_force)?.is_some_and(|before| before != bytes);
+        let changed =
+            files::read_following(&in_force, LARGEST)?.is_some_and(|before| before != bytes);
         files::replace_atomically(&in_force, &bytes)?;
         Ok((config, changed))
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        match files::read_following(path)? {
+        match files::read_following(path, LARGEST)? {
             Some(bytes) => Self::of_bytes(&bytes, path),
             None => Ok(Self::default()),
         }
     }
 
     fn of_bytes(bytes: &[u8], path: &Path) -> Result<Self, Failure> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::parse(text, path),
-            Err(error) => {
-                let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let source = Source { path, text: &text };
-                Err(source.failure(text.len(), "this is not UTF-8"))
-            }
-        }
+        Self::parse(text_of(bytes, path)?, path)
     }
 
     /// Reads settings; `path` is what complaints name.
@@ -228,10 +229,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
         let source = Source { path, text };
-        let root = DeTable::parse(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            source.failure(offset, &error.message().replace('\n', ", "))
-        })?;
+        let root = source.root()?;
         let root = root.get_ref();
         let mut config = Self::default();
         for (name, section) in Section::of_each(source, root, "agents")? {
@@ -364,6 +362,54 @@ impl Config {
         )?;
         section.finish()
     }
+}
+
+/// Returns what a file of settings says.
+pub(super) fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Failure> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let source = Source { path, text: &text };
+        source.failure(text.len(), "this is not UTF-8")
+    })
+}
+
+/// A section that is nobody's, and very like one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slip {
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// What it is called.
+    pub name: String,
+    /// What was probably meant.
+    pub meant: &'static str,
+}
+
+/// Looks for sections that were probably meant to be ours.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn misspelt_sections(path: &Path) -> Result<Vec<Slip>, Failure> {
+    /// Sections that the earlier tool has.
+    const EARLIER: [&str; 1] = ["agent"];
+    let bytes = files::read_following(path, LARGEST)?.unwrap_or_default();
+    let source = Source {
+        path,
+        text: text_of(&bytes, path)?,
+    };
+    let root = source.root()?;
+    let names = root.get_ref().iter().map(|(key, _)| key);
+    let slips = names.filter_map(|key| {
+        let name = key.get_ref().as_ref();
+        let meant = SECTIONS
+            .into_iter()
+            .find(|ours| spelling::is_one_slip_from(name, ours))?;
+        (!EARLIER.contains(&name)).then(|| Slip {
+            line: source.line(key.span().start),
+            name: name.to_owned(),
+            meant,
+        })
+    });
+    Ok(slips.collect())
 }
 
 fn count(value: &DeValue<'_>) -> Option<NonZeroU32> {

@@ -60,6 +60,13 @@ pub enum StoreError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The file is larger than anything of its kind.
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// So many bytes are read.
+        most: u64,
+    },
     /// The path is a symbolic link, a pipe, a device, a directory or a socket; it was not followed and not read.
     NotARegularFile {
         /// Which path.
@@ -116,6 +123,9 @@ impl fmt::Display for StoreError {
                 }
                 write!(f, ", for over {}", clock::span(*waited))
             }
+            Self::TooLarge { path, most } => {
+                write!(f, "`{}` is larger than {most} bytes", path.display())
+            }
             Self::NotARegularFile { path } => {
                 write!(f, "`{}` is not a regular file", path.display())
             }
@@ -132,6 +142,7 @@ impl Error for StoreError {
             | Self::NameTaken { .. }
             | Self::NotFound { .. }
             | Self::Busy { .. }
+            | Self::TooLarge { .. }
             | Self::NotARegularFile { .. } => None,
         }
     }
@@ -168,6 +179,7 @@ impl From<StoreError> for Failure {
             StoreError::AlreadyExists { .. } => Self::new(ExitCode::Failed, message)
                 .with_cure("--id chat-N takes a number that is free"),
             StoreError::NotFound { .. } => Self::new(ExitCode::Failed, message),
+            StoreError::TooLarge { .. } => Self::new(ExitCode::Config, message),
         }
     }
 }

@@ -100,13 +100,33 @@ pub fn open_to_read(path: &Path) -> Result<Option<File>, StoreError> {
     }
 }
 
-/// Reads a whole file that belongs to the user, who may have put a link in its place; `None` if there is none.
+/// Reads a whole file of at most so many bytes that belongs to the user, who may have put a link in its place; `None` if there is none.
 ///
 /// # Errors
-/// As [`open`], but a link is followed.
-pub fn read_following(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+/// As [`open`], but a link is followed; [`StoreError::TooLarge`].
+pub fn read_following(path: &Path, most: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    // The name that was given, not that of what it leads to.
+    let not_regular = || StoreError::NotARegularFile {
+        path: path.to_owned(),
+    };
     match fs::canonicalize(path) {
-        Ok(target) => read(&target),
+        Ok(target) => {
+            let file = match open_to_read(&target) {
+                Ok(Some(file)) => file,
+                Ok(None) => return Ok(None),
+                Err(StoreError::NotARegularFile { .. }) => return Err(not_regular()),
+                Err(error) => return Err(error),
+            };
+            let mut bytes = Vec::new();
+            let read = file.take(most + 1).read_to_end(&mut bytes);
+            if read.map_err(StoreError::io("read", path))? as u64 > most {
+                let path = path.to_owned();
+                return Err(StoreError::TooLarge { path, most });
+            }
+            Ok(Some(bytes))
+        }
+        // A pipe that somebody handed over, such as /dev/fd/63, leads to no path.
+        Err(error) if absent(&error) && path.exists() => Err(not_regular()),
         Err(error) if absent(&error) => Ok(None),
         Err(source) => Err(StoreError::Io {
             doing: "read",

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::spelling;
 
 /// The file that is read.
 #[derive(Debug, Clone, Copy)]
@@ -19,12 +20,25 @@ pub(super) struct Source<'t> {
 impl Source<'_> {
     /// Returns the failure for something at `offset` bytes.
     pub(super) fn failure(self, offset: usize, what: &str) -> Failure {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let line = self.line(offset);
         Failure::new(
             ExitCode::Config,
             format!("`{}` line {line}: {what}", self.path.display()),
         )
+    }
+
+    /// Reads the text.
+    pub(super) fn root(&self) -> Result<Spanned<DeTable<'_>>, Failure> {
+        DeTable::parse(self.text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.failure(offset, &error.message().replace('\n', ", "))
+        })
+    }
+
+    /// Returns the number of the line at `offset` bytes, from 1.
+    pub(super) fn line(self, offset: usize) -> usize {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        before.bytes().filter(|byte| *byte == b'\n').count() + 1
     }
 
     /// Returns the text of a value, shortened.
@@ -173,6 +187,7 @@ impl<'t> Section<'t> {
             None => Ok(()),
             Some((key, _)) => {
                 let known: Vec<&str> = self.known.iter().copied().collect();
+                let nearest = spelling::nearest(key.get_ref(), known.iter().copied());
                 let shown: String = key.get_ref().chars().take(40).collect();
                 let what = format!(
                     "`{}.{}` is no setting, allowed are: {}",
@@ -180,7 +195,11 @@ impl<'t> Section<'t> {
                     shown.escape_debug(),
                     known.join(", ")
                 );
-                Err(self.source.failure(key.span().start, &what))
+                let failure = self.source.failure(key.span().start, &what);
+                Err(match nearest {
+                    Some(nearest) => failure.with_cure(format!("did you mean {nearest}?")),
+                    None => failure,
+                })
             }
         }
     }

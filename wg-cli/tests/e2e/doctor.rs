@@ -135,6 +135,25 @@ fn a_process_that_a_dead_handler_left_is_found_and_ended() {
 }
 
 #[test]
+fn a_section_that_is_one_slip_from_one_of_ours_is_told_and_another_tools_is_not() {
+    let world = World::with_workspace();
+    let text = "[dispatcher]\nx = 1\n[agent]\ny = 2\n[servcie]\nlog_keep = 1\n";
+    fs::write(world.path(".wg/config.toml"), text).unwrap();
+    let told = found(&world);
+    let settings: Vec<&String> = told
+        .iter()
+        .filter(|text| text.contains("section"))
+        .collect();
+    assert_eq!(settings.len(), 1, "{told:#?}");
+    assert!(
+        settings[0].ends_with("config.toml` line 5: nobody reads the section [servcie]"),
+        "{told:#?}"
+    );
+    // It is nobody's fault that cannot be lived with.
+    world.wg(&["chat", "new"]).ok();
+}
+
+#[test]
 fn one_file_that_cannot_be_read_hides_no_other_finding() {
     let world = World::with_workspace();
     world.wg(&["chat", "new"]).ok();

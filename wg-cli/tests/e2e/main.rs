@@ -34,6 +34,8 @@ mod purge_others;
 mod real_agents;
 mod references;
 mod run;
+mod run_policy;
+mod run_terminal;
 mod service_manager;
 mod session_check;
 mod states;

@@ -20,7 +20,7 @@ fn world(cap: &str) -> World {
     let agent = world.script("agent.py", AGENT);
     let config = format!(
         "[service]\nagent = \"greedy\"\nstop_grace = \"0.5s\"\nmemory_cap = \"{cap}\"\n\
-         [supervisor]\nmemory_budget = 1\nmemory_pause = \"0.1s\"\n\
+         [supervisor]\nmemory_budget = 1\nmemory_pause = \"0.1s\"\nunsafe_no_backoff = true\n\
          [agents.greedy]\ncommand = [\"python3\", \"{}\"]\n",
         agent.display()
     );

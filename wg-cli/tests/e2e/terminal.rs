@@ -17,7 +17,7 @@ use crate::process::{wait_gone, wait_readable};
 use crate::world::{WATCHDOG, WG, World, on_path};
 
 /// A terminal with a command in it.
-struct Terminal {
+pub(crate) struct Terminal {
     master: File,
     /// Kept open, so that the terminal outlives the command.
     slave: File,
@@ -26,13 +26,19 @@ struct Terminal {
     child: Child,
 }
 
-const CTRL_C: &str = "\u{3}";
+pub(crate) const CTRL_C: &str = "\u{3}";
 const CTRL_D: &str = "\u{4}";
 
 impl Terminal {
     /// Starts `wg` as the leader of a session whose terminal this is.
     fn start(world: &World, args: &[&str], columns: u16) -> Self {
-        let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        Self::start_program(world, WG, args, columns)
+    }
+
+    /// Starts a program as the leader of a session whose terminal this is.
+    pub(crate) fn start_program(world: &World, program: &str, args: &[&str], columns: u16) -> Self {
+        let master: OwnedFd =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -51,7 +57,7 @@ impl Terminal {
         tcsetwinsize(&master, size).unwrap();
         let mut command = world.command(on_path("setsid").unwrap());
         command
-            .args(["-c", "-w", WG])
+            .args(["-c", "-w", program])
             .args(args)
             .env("TERM", "xterm")
             .stdin(slave.try_clone().unwrap())
@@ -65,13 +71,13 @@ impl Terminal {
         }
     }
 
-    fn types(&mut self, text: &str) {
+    pub(crate) fn types(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits until this is shown after everything that was waited for before, and returns what came until then.
     #[track_caller]
-    fn shows(&mut self, text: &str) -> String {
+    pub(crate) fn shows(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.shown.find(text) {
                 return self.shown.drain(..at + text.len()).collect();
@@ -89,17 +95,22 @@ impl Terminal {
     }
 
     /// Whether the terminal gives lines and shows what is typed, as a shell wants to find it.
+    /// Takes the terminal away, as the end of its window does, and returns what ran in it.
+    pub(crate) fn goes_away(self) -> Child {
+        self.child
+    }
+
     fn is_as_it_was(&self) -> bool {
         let flags = tcgetattr(&self.slave).unwrap().local_flags;
         flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
     }
 
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
     #[track_caller]
-    fn ends_with(mut self, code: i32) {
+    pub(crate) fn ends_with(mut self, code: i32) {
         wait_gone(self.pid());
         assert_eq!(
             self.child.wait().unwrap().code(),

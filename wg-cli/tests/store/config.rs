@@ -217,6 +217,10 @@ fn the_supervisors_own_rules_are_told_in_the_same_form() {
     );
     assert!(parse("[supervisor]\nbackoff_first = 0\nunsafe_no_backoff = true").is_ok());
     complains(
+        "[supervisor]\nbackoff_first = \"100ms\"\nbackoff_cap = \"100ms\"",
+        "`config.toml` line 3: `supervisor.backoff_cap` is \"100ms\", allowed is at least 1s, unless `unsafe_no_backoff` is true",
+    );
+    complains(
         "[supervisor]\nbackoff_first = \"2m\"",
         "`config.toml` line 2: `supervisor.backoff_cap` is 60s where it is not set, allowed is not less than the first pause",
     );

@@ -1,0 +1,219 @@
+//! The signals of `wg run`, in the form in which they can be passed on: with who sent them, and with their values.
+//!
+//! As in the kernel, an ordinary signal that is sent again before it was heard is heard once, and each real-time signal is one of its
+//! own. The ordinary ones stand on a board, so that no flood of others can drown them.
+
+use std::collections::VecDeque;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::libc::{SI_KERNEL, SIGRTMAX, SIGRTMIN};
+use signal_hook::SigId;
+
+use crate::process_signal;
+use crate::sys;
+
+/// A signal that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) number: i32,
+    /// Whether no process sent it: a terminal did, or what the system watches over, such as a limit.
+    pub(super) from_kernel: bool,
+    /// What came along with it; see sigqueue(3).
+    pub(super) value: Option<usize>,
+}
+
+/// What is heard, one signal after the other, until nobody listens any more.
+#[derive(Debug)]
+pub(super) struct Ears {
+    board: Arc<Board>,
+    bell: PipeReader,
+    heard: VecDeque<Heard>,
+}
+
+/// While this lives, the signals do nothing but being heard.
+#[derive(Debug)]
+pub(super) struct Listening {
+    registered: Vec<SigId>,
+}
+
+/// Starts to listen to these and to all real-time signals. What the caller of this program ignores, as `nohup` does, stays ignored, by
+/// whatever is started, too; `always` is heard all the same.
+pub(super) fn listen(numbers: &[i32], always: i32) -> io::Result<(Listening, Ears)> {
+    let (bell, rope) = io::pipe()?;
+    // A full pipe has told enough: a signal handler must never wait in write.
+    rustix::io::ioctl_fionbio(rope.as_fd(), true)?;
+    let board = Arc::new(Board::default());
+    let rope = Arc::new(Rope {
+        board: Arc::clone(&board),
+        bell: rope,
+    });
+    let mut listening = Listening {
+        registered: Vec::new(),
+    };
+    let ignored = process_signal::ignored();
+    let heeded = numbers
+        .iter()
+        .copied()
+        .chain(SIGRTMIN()..=SIGRTMAX())
+        .filter(|number| ignored & (1 << (number - 1)) == 0);
+    for number in heeded.chain([always]) {
+        let id = sys::hear(number, Arc::clone(&rope))?;
+        listening.registered.push(id);
+    }
+    let heard = VecDeque::new();
+    Ok((listening, Ears { board, bell, heard }))
+}
+
+impl Drop for Listening {
+    /// The last handler that goes closes the pipe, which ends whoever reads it.
+    fn drop(&mut self) {
+        for id in self.registered.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
+    }
+}
+
+impl Iterator for Ears {
+    type Item = Heard;
+
+    fn next(&mut self) -> Option<Heard> {
+        while self.heard.is_empty() {
+            let mut record = [0; RECORD];
+            self.bell.read_exact(&mut record).ok()?;
+            self.heard.extend(heard_in(record));
+            self.heard.extend(self.board.take());
+        }
+        self.heard.pop_front()
+    }
+}
+
+/// The ordinary signals that wait to be heard, one bit each.
+#[derive(Debug, Default)]
+struct Board {
+    waiting: AtomicU32,
+    from_kernel: AtomicU32,
+}
+
+impl Board {
+    fn take(&self) -> impl Iterator<Item = Heard> {
+        let waiting = self.waiting.swap(0, Ordering::SeqCst);
+        let from_kernel = self.from_kernel.load(Ordering::SeqCst);
+        (1..ORDINARY)
+            .filter(move |number| waiting & (1 << number) != 0)
+            .map(move |number| Heard {
+                number,
+                from_kernel: from_kernel & (1 << number) != 0,
+                value: None,
+            })
+    }
+}
+
+/// What a signal handler pulls.
+#[derive(Debug)]
+pub(crate) struct Rope {
+    board: Arc<Board>,
+    bell: PipeWriter,
+}
+
+impl Rope {
+    /// Takes note of a signal: its number, its `si_code` and the value that came with it. Does nothing but what signal-safety(7) allows.
+    pub(crate) fn pull(&self, number: i32, code: i32, value: Option<usize>) {
+        let mut record = [0; RECORD];
+        if (1..ORDINARY).contains(&number) {
+            let bit = 1 << number;
+            if code == SI_KERNEL {
+                self.board.from_kernel.fetch_or(bit, Ordering::SeqCst);
+            } else {
+                self.board.from_kernel.fetch_and(!bit, Ordering::SeqCst);
+            }
+            if self.board.waiting.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
+                // Whoever put it there has rung, or is about to.
+                return;
+            }
+        } else {
+            record[0] = u8::try_from(number).unwrap_or_default();
+            record[1] = u8::from(value.is_some());
+            record[VALUE..].copy_from_slice(&value.unwrap_or_default().to_ne_bytes());
+        }
+        // Where the pipe is full there is something to read, and the board is looked at then.
+        rustix::io::write(&self.bell, &record).unwrap_or(0);
+    }
+}
+
+/// The first number that is not an ordinary signal's.
+const ORDINARY: i32 = 32;
+/// The length of what is written for each signal, which pipe(7) keeps whole: the number of a real-time signal or 0, whether it has a value,
+/// and the value.
+const RECORD: usize = VALUE + size_of::<usize>();
+const VALUE: usize = 2;
+
+fn heard_in(record: [u8; RECORD]) -> Option<Heard> {
+    let value = record[VALUE..].try_into().map(usize::from_ne_bytes).ok()?;
+    (record[0] != 0).then_some(Heard {
+        number: i32::from(record[0]),
+        from_kernel: false,
+        value: (record[1] != 0).then_some(value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+
+    use super::*;
+
+    fn ears() -> (Arc<Rope>, Ears) {
+        let (bell, rope) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(rope.as_fd(), true).unwrap();
+        let board = Arc::new(Board::default());
+        let heard = VecDeque::new();
+        let rope = Rope {
+            board: Arc::clone(&board),
+            bell: rope,
+        };
+        (Arc::new(rope), Ears { board, bell, heard })
+    }
+
+    fn of(number: i32) -> Heard {
+        Heard {
+            number,
+            from_kernel: false,
+            value: None,
+        }
+    }
+
+    #[test]
+    fn each_real_time_signal_is_heard_in_its_order_and_an_ordinary_one_once() {
+        let (rope, ears) = ears();
+        for _ in 0..3 {
+            rope.pull(SIGTERM, 0, None);
+        }
+        rope.pull(40, 0, None);
+        rope.pull(40, -1, Some(7));
+        rope.pull(SIGHUP, SI_KERNEL, None);
+        drop(rope);
+        let heard: Vec<Heard> = ears.collect();
+        let hang_up = Heard {
+            from_kernel: true,
+            ..of(SIGHUP)
+        };
+        let valued = Heard {
+            value: Some(7),
+            ..of(40)
+        };
+        assert_eq!(heard, [hang_up, of(SIGTERM), of(40), valued]);
+    }
+
+    #[test]
+    fn no_flood_drowns_an_ordinary_signal() {
+        let (rope, mut ears) = ears();
+        while (&rope.bell).write(&[0; RECORD]).is_ok() {}
+        rope.pull(SIGTERM, 0, None);
+        assert_eq!(ears.next(), Some(of(SIGTERM)));
+    }
+}

@@ -1,0 +1,86 @@
+//! `wg run` at a terminal: what Ctrl-C reaches, and what the end of the terminal means.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::process::wait_gone;
+use crate::terminal::{CTRL_C, Terminal};
+use crate::world::{WG, World};
+
+/// Starts `wg run` of a script that is about to say that it is ready, as the leader of a terminal's session.
+fn running(world: &World, command: &[&str], script: &str) -> Terminal {
+    fs::write(world.path("script"), script).unwrap();
+    let args = [&["run", "--"], command, &["sh", "script"]].concat();
+    let mut terminal = Terminal::start_program(world, WG, &args, 80);
+    terminal.shows("ready");
+    terminal
+}
+
+/// Leaves with 7 at SIGINT, and by it at anything else.
+const HEARS_INT: &str = "trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done";
+
+#[test]
+fn an_interrupt_of_wg_alone_reaches_its_command_at_a_terminal_too() {
+    let world = World::new();
+    let terminal = running(&world, &[], HEARS_INT);
+    kill(Pid::from_raw(terminal.pid()), Signal::SIGINT).unwrap();
+    terminal.ends_with(7);
+}
+
+#[test]
+fn ctrl_c_reaches_a_command_that_left_the_terminals_group() {
+    let world = World::new();
+    let mut terminal = running(&world, &["setsid"], HEARS_INT);
+    terminal.types(CTRL_C);
+    terminal.ends_with(7);
+}
+
+#[test]
+fn ctrl_c_reaches_a_command_in_the_foreground_once() {
+    let world = World::new();
+    // The second SIGINT would be heard before the SIGUSR1 that follows it.
+    let script = "n=0; trap 'n=$((n+1)); echo heard' INT; trap 'exit $((40+n))' USR1; echo ready
+                  while :; do sleep 0.01; done";
+    let mut terminal = running(&world, &[], script);
+    terminal.types(CTRL_C);
+    terminal.shows("heard");
+    kill(Pid::from_raw(terminal.pid()), Signal::SIGUSR1).unwrap();
+    terminal.ends_with(41);
+}
+
+/// What a command does that takes a while to tell by a file that it was told of the end.
+const TELLS_HUP: &str =
+    "trap 'sleep 0.2; echo x >heard; exit 3' HUP; echo $PPID >wg.pid; echo ready
+                         while :; do sleep 0.01; done";
+
+#[test]
+fn the_end_of_its_terminal_is_the_end_of_the_command() {
+    let world = World::new();
+    let terminal = running(&world, &[], TELLS_HUP);
+    let mut wg = terminal.goes_away();
+    wait_gone(i32::try_from(wg.id()).unwrap());
+    assert_eq!(wg.wait().unwrap().code(), Some(3));
+    assert_eq!(world.read("heard"), "x\n");
+}
+
+#[test]
+fn the_end_of_the_terminal_of_a_shell_is_the_end_of_its_jobs_and_no_second_word() {
+    for job in ["run -- sh script", "run -- sh script &"] {
+        let world = World::new();
+        fs::write(world.path("script"), TELLS_HUP).unwrap();
+        let shell = ["--norc", "--noprofile", "-i"];
+        let mut terminal = Terminal::start_program(&world, "bash", &shell, 200);
+        terminal.types(&format!("'{WG}' {job}\n"));
+        world.wait_for_file("wg.pid", |text| text.ends_with('\n'));
+        terminal.shows("ready");
+        let wg = world.read("wg.pid").trim().parse().unwrap();
+        let mut shell = terminal.goes_away();
+        wait_gone(i32::try_from(shell.id()).unwrap());
+        shell.wait().unwrap();
+        wait_gone(wg);
+        // Had the second word killed it, it might not have come to this.
+        assert_eq!(world.read("heard"), "x\n", "{job}");
+    }
+}
