@@ -120,7 +120,7 @@ const EXTREMES: [Extreme; 19] = [
 
 /// The largest budget that a window allows.
 fn most_within(window: Duration) -> u32 {
-    u32::try_from((window.as_secs() / 5).min(100)).unwrap()
+    u32::try_from((window.as_secs() / 5).min(100)).expect("because it is no more than 100")
 }
 
 /// Names every field, so that a new one is noticed here.
@@ -399,5 +399,5 @@ fn under_no_setting_is_a_holder_that_lives_met_by_an_attempt() {
 }
 
 fn starts_something(subject: &Subject) -> bool {
-    matches!(subject.action, Some(supervisor::Action::Spawn { .. }))
+    matches!(subject.action, Some(Action::Spawn { .. }))
 }

@@ -191,7 +191,7 @@ fn a_real_time_signal_is_passed_on_as_often_as_it_came_and_with_its_value() {
         .map(|value| value.parse().unwrap())
         .collect();
     values.sort_unstable();
-    assert_eq!(values, Vec::from_iter(0..20));
+    assert_eq!(values, (0..20).collect::<Vec<u32>>());
     one.finish().ok();
 }
 
