@@ -13,7 +13,10 @@ use crate::world::World;
 fn ending(name: &str, settings: &str, chat: &[&str], code: i32) {
     let world = World::new();
     world.wg(&["init"]).ok();
-    let settings = format!("[service]\nstop_grace = \"0.3s\"\n{settings}");
+    // Nothing is tried again while it is looked at.
+    let settings = format!(
+        "[service]\nstop_grace = \"0.3s\"\n[supervisor]\ndependency_first = \"60s\"\n{settings}"
+    );
     fs::write(world.path(".wg/config.toml"), settings).unwrap();
     let mut new = vec!["chat", "new"];
     new.extend(chat);

@@ -447,6 +447,10 @@ fn texts_for_people_fit_eighty_columns_and_keep_their_words() {
     check("chat-stop", &["chat", "stop", "alpha"]);
     check("why-stopped", &["why", "alpha"]);
     check("chat-resume", &["chat", "resume", "alpha"]);
+    // There is a handler again, which the purge ends.
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.matches("\"event\":\"spawned\"").count() == 2
+    });
     check("service-purge-chats", &["service", "purge-chats"]);
     check("service-stop", &["service", "stop"]);
 }
