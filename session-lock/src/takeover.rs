@@ -25,7 +25,7 @@ use crate::watch::PidWatch;
 /// How far a takeover may go, and how long each stage may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeoverPolicy {
-    /// How long the holder has to obey the request to release; zero sends none.
+    /// How long the holder has to obey the request to release; zero sends none, and a holder that is gone gets none.
     pub request_grace: Duration,
     /// How long it has to end after SIGTERM.
     pub term_grace: Duration,
@@ -192,7 +192,7 @@ impl Error for TakeoverError {
 ///
 /// # Errors
 ///
-/// [`TakeoverError::Refused`] where a signal could hit the wrong process; the other variants say what went wrong.
+/// [`TakeoverError::Refused`], at once, where a signal could hit the wrong process; the other variants say what went wrong.
 pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, TakeoverError> {
     let held = match inspect(dir).map_err(TakeoverError::Inspect)? {
         Inspection::Held(held) => held,
@@ -208,21 +208,19 @@ pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, Takeov
     let Some(holder) = held.holder else {
         return Err(refused(None, RefusedBecause::Unnamed));
     };
-    let may = may_signal(dir, &holder, &held.reason, policy);
-    if let Err(because @ (RefusedBecause::ThisProcess | RefusedBecause::Init)) = may {
-        return Err(refused(Some(&holder), because));
-    }
+    // Known now, so nobody waits for a grace to hear of it. Whoever only wants to ask has `request_release`.
+    may_signal(dir, &holder, &held.reason, policy)
+        .map_err(|because| refused(Some(&holder), because))?;
     // The holder's descriptor is opened before anything is waited for: whoever has its number later is not meant.
     let mut targets = Targets::default();
     targets.add(dir, &holder, &held.reason)?;
-    if !policy.request_grace.is_zero() {
+    // Who has the lock from a holder that is gone does not read what is asked of that one.
+    let hears = !matches!(held.reason, HeldReason::Inherited { .. });
+    if hears && !policy.request_grace.is_zero() {
         request_release(dir).map_err(TakeoverError::Request)?;
         if freed(dir, policy.request_grace, &holder)? {
             return Ok(TakenOver::Released { from: holder });
         }
-    }
-    if let Err(because) = may {
-        return Err(refused(Some(&holder), because));
     }
     for (signal, grace) in [
         (Signal::SIGTERM, policy.term_grace),

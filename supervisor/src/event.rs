@@ -177,7 +177,7 @@ pub enum Event {
     /// The process that runs now should be replaced. A unit that is down is started;
     /// one that waits for something goes on waiting.
     Restart,
-    /// A person wants another try: un-parks, forgives, cuts any pause short.
+    /// A person wants another try: un-parks, cuts any pause short, and forgives what had been parked or paced.
     Resume,
     /// There is work, or somebody is waiting.
     Wake,

@@ -82,7 +82,7 @@ words! {
         Archived = "archived",
         /// A purge retired it.
         Purged = "purged",
-        /// The service is not running.
+        /// The service is not running, and nobody else serves it.
         Dormant = "dormant",
     }
 }

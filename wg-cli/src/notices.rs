@@ -111,9 +111,9 @@ pub fn event(
             ..line(
                 EventKind::Backoff,
                 format!(
-                    "starts again {} ({} {number})",
+                    "starts again {}{}",
                     pause(*delay),
-                    account_name(*account)
+                    account_text(*account, *number)
                 ),
             )
         },
@@ -253,7 +253,23 @@ pub fn account_name(account: Account) -> &'static str {
     }
 }
 
-/// How long a pause is, in words.
+/// What follows a pause for something that nobody needs: nothing. `account` says for what it pauses.
+#[must_use]
+pub fn pause_of_the_unneeded(delay: Duration, account: &str) -> String {
+    if delay.is_zero() {
+        "nobody needs it, so nothing is started".to_owned()
+    } else {
+        let when = pause(delay);
+        format!("nobody needs it, so nothing is started; its pause is over {when}{account}")
+    }
+}
+
+/// The account and the number in it for which a pause is made, as it stands behind a sentence.
+#[must_use]
+pub fn account_text(account: Account, number: u32) -> String {
+    format!(" ({} {number})", account_name(account))
+}
+
 /// A pause as a person is told of it: `at once`, `in 300 ms`, `in 12 s`.
 #[must_use]
 pub fn pause(delay: Duration) -> String {

@@ -3,6 +3,8 @@
 //!
 //! The verbs of `cli` parse, call one function here, and print what it returns.
 
+mod ended;
+mod interrupt;
 mod lanes;
 mod status;
 
@@ -23,6 +25,8 @@ use crate::patience::Patience;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
+pub use ended::Ended;
+pub use interrupt::{ask_to_interrupt, interrupt};
 pub use lanes::{GroupRow, LaneRow, LaneTask, Lanes};
 pub use status::service_status;
 
@@ -128,8 +132,9 @@ pub struct ChatChange {
     pub changed: bool,
     /// What the chat is doing now.
     pub state: ChatState,
-    /// Processes that were ended, the handler's descendants included.
-    pub handlers_ended: u32,
+    /// Who was ended.
+    #[serde(flatten)]
+    pub ended: Ended,
     /// One sentence for people.
     pub text: String,
 }
@@ -191,8 +196,9 @@ pub struct PurgeReport {
     pub skipped: Vec<Skipped>,
     /// Chats that are retired although something is left.
     pub errors: Vec<PurgeError>,
-    /// Processes that were ended, descendants included.
-    pub handlers_ended: u32,
+    /// Who was ended.
+    #[serde(flatten)]
+    pub ended: Ended,
 }
 
 impl PurgeReport {
@@ -216,6 +222,9 @@ pub struct HolderDto {
     pub kind: String,
     /// Since when, as it wrote it.
     pub since: String,
+    /// The handler that has left it behind: it is gone, and this process has its lock.
+    #[serde(default)]
+    pub left_by: Option<u32>,
 }
 
 /// One line of a list of chats.
@@ -244,6 +253,9 @@ pub struct ChatRow {
     pub consumers: usize,
     /// Who holds its session, where that is not its handler.
     pub holder: Option<HolderDto>,
+    /// Whether its handler is in a control group of its own.
+    #[serde(default)]
+    pub control_group: bool,
     /// Its agent.
     pub agent: String,
     /// The task's status in the graph.
@@ -267,11 +279,14 @@ pub struct ServiceStatus {
     pub version: Option<String>,
     /// Whether starts are paused.
     pub paused: bool,
+    /// What is wrong with the graph, and what that holds up.
+    #[serde(default)]
+    pub graph_trouble: Option<String>,
     /// Its log.
     pub log: String,
     /// The chats.
     pub chats: Vec<ChatRow>,
-    /// Whether each handler gets a control group, with which it is ended.
+    /// Whether each handler gets a control group, with which it is ended; not where the last one could not be made.
     #[serde(default)]
     pub control_groups: bool,
     /// The queue's lanes that are in use: what runs, what waits, and for what.
@@ -412,25 +427,6 @@ pub fn delete(workspace: &Workspace, chat: ChatId, caller: &Caller) -> Result<Ch
     change(workspace, chat, caller, Request::DeleteChat, local::delete)
 }
 
-/// Ends the turn in flight, not the chat.
-///
-/// # Errors
-///
-/// No handler that is provably ours serves the chat.
-pub fn interrupt(
-    workspace: &Workspace,
-    chat: ChatId,
-    caller: &Caller,
-) -> Result<ChatChange, Failure> {
-    change(
-        workspace,
-        chat,
-        caller,
-        Request::InterruptChat,
-        local::interrupt,
-    )
-}
-
 /// Changes the agent or the model of a chat; a daemon that runs hears of it, without one the graph is all there is.
 ///
 /// # Errors
@@ -469,6 +465,22 @@ pub fn hold_off(
             actor: Some(caller.actor.clone()),
         });
         client.call_within(&request, patience.at_most(CALL_PATIENCE))?;
+    }
+    Ok(())
+}
+
+/// Tells the daemon that nobody takes the chat after all. Nothing to do without a daemon.
+///
+/// # Errors
+///
+/// The daemon is there and does not answer, or does not know this.
+pub fn hold_off_no_longer(workspace: &Workspace, chat: ChatId) -> Result<(), Failure> {
+    if let Some(mut client) = daemon(workspace)? {
+        let one = OneChat {
+            chat_id: chat.0,
+            actor: None,
+        };
+        client.call(&Request::KeepChat(one))?;
     }
     Ok(())
 }
@@ -658,12 +670,24 @@ pub fn explain_one(
     workspace: &Workspace,
     chat: ChatId,
 ) -> Result<crate::why::Explanation, Failure> {
+    match explain_by_service(workspace, chat)? {
+        Some(explanation) => Ok(explanation),
+        None => local::explain(workspace, chat),
+    }
+}
+
+/// Explains one chat as the service knows it, which may know more than a graph that cannot be read; `None` without one.
+///
+/// # Errors
+///
+/// As [`explain_one`].
+pub fn explain_by_service(
+    workspace: &Workspace,
+    chat: ChatId,
+) -> Result<Option<crate::why::Explanation>, Failure> {
     let request = Request::Explain(OneChat {
         chat_id: chat.0,
         actor: None,
     });
-    match read(workspace, &request)? {
-        Some(reply) => typed(reply),
-        None => local::explain(workspace, chat),
-    }
+    read(workspace, &request)?.map(typed).transpose()
 }

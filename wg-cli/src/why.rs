@@ -145,11 +145,12 @@ impl Explanation {
             ChatState::Stopped => Some(6),
             ChatState::Starting => Some(7),
             ChatState::Dormant => Some(8),
-            ChatState::Running
-            | ChatState::Adopted
-            | ChatState::Idle
-            | ChatState::Archived
-            | ChatState::Purged => None,
+            ChatState::Running | ChatState::Adopted | ChatState::Idle => {
+                // It is well, and would not start.
+                let is_held_up = self.facts.iter().any(|fact| fact.label == "graph");
+                is_held_up.then_some(9)
+            }
+            ChatState::Archived | ChatState::Purged => None,
         }
     }
 }

@@ -289,9 +289,13 @@ fn who_inherited_the_lock_is_ended_like_a_holder() {
     let borrower: u32 = holder.hear().parse().unwrap();
     let borrower = session_lock::watch(borrower).unwrap().unwrap();
     holder.kill();
-    let taken = takeover(dir.path(), &policy(false, true)).unwrap();
+    let taken = takeover(dir.path(), &policy(true, true)).unwrap();
     assert!(matches!(taken, TakenOver::Ended { .. }), "{taken:?}");
     assert!(borrower.wait(soon()).unwrap());
+    assert!(
+        !marker(dir.path()).exists(),
+        "the one who is gone was asked"
+    );
     drop(take(dir.path()).unwrap());
 }
 
@@ -358,6 +362,15 @@ fn a_takeover_does_not_signal_whom_it_must_not() {
 
     plant(dir.path(), "");
     assert_refused(dir.path(), &own, RefusedBecause::Unnamed);
+}
+
+#[test]
+fn a_takeover_that_must_not_signal_is_refused_before_anybody_is_asked_or_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let idler = Idler::new();
+    plant(dir.path(), lines(idler.pid()));
+    assert_refused(dir.path(), &policy(true, true), RefusedBecause::Unproven);
+    assert!(!marker(dir.path()).exists());
 }
 
 #[test]

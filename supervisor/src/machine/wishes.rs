@@ -98,11 +98,15 @@ impl Machine {
                 self.unpark(UnparkedBy::Resume, step);
                 self.spawn(StartReason::Resumed, now, step);
             }
+            // A rate that stays booked would pace it again at the next crash.
+            State::Degraded { .. } => {
+                self.forgive_crashes();
+                self.spawn(StartReason::Resumed, now, step);
+            }
             // For a holder that is watched this is a look, no more: the host is
             // asked before anything is started.
             State::Idle { .. }
             | State::Backoff { .. }
-            | State::Degraded { .. }
             | State::Held { .. }
             | State::Contended { .. }
             | State::Stopped { .. } => self.spawn(StartReason::Resumed, now, step),
@@ -183,11 +187,15 @@ impl Machine {
         self.books.contention.clear();
         match by {
             UnparkedBy::Resume | UnparkedBy::ConfigChanged => {
-                self.books.crash.clear();
-                self.books.early_crash = 0;
+                self.forgive_crashes();
                 self.forgive_dependency();
             }
             UnparkedBy::HolderGone | UnparkedBy::Adopted => {}
         }
+    }
+
+    fn forgive_crashes(&mut self) {
+        self.books.crash.clear();
+        self.books.early_crash = 0;
     }
 }

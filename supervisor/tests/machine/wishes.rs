@@ -231,6 +231,28 @@ fn a_resume_unparks_and_forgives() {
 }
 
 #[test]
+fn a_resume_of_a_degraded_unit_forgets_the_rate_too() {
+    let mut subject = Subject::with(|policy| policy.crash_soft = 2);
+    subject.start();
+    subject.cycles(secs(1), crash());
+    subject.cycles(secs(1), crash());
+    subject.ends(secs(1), crash());
+    assert_eq!(subject.state_name(), "degraded");
+    subject.tell(Event::Resume);
+    subject.comes_up();
+    subject.ends(secs(1), crash());
+    assert_eq!(
+        (subject.state_name(), subject.crash_number()),
+        ("backoff", 1)
+    );
+    let crash = subject.machine.explain(subject.now).crash;
+    assert_eq!(crash.in_window, 1);
+    // The pause of the new number 1 may be cut short like any other.
+    subject.tell(Event::Wake);
+    assert!(subject.action.is_some());
+}
+
+#[test]
 fn a_change_of_the_configuration_unparks_and_cuts_pauses_short() {
     for ending in [permanent(), crash(), dependency(), memory(1)] {
         let mut subject = Subject::started();

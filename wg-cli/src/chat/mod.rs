@@ -11,7 +11,7 @@
 
 mod state;
 
-pub use state::state;
+pub use state::{Server, state, state_without_a_daemon};
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -31,6 +31,36 @@ pub fn state(wish: Wish, machine: Option<&State>) -> ChatState {
     }
 }
 
+/// Who serves a chat while no daemon looks after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// A handler of the last daemon, which goes on alone.
+    Handler {
+        /// Whether it has the session.
+        serves: bool,
+    },
+    /// Somebody else has the session.
+    Another,
+    /// Nobody.
+    Nobody,
+}
+
+/// The state shown while no daemon looks after the chat; `is_parked` is what the last one wrote down.
+#[must_use]
+pub fn state_without_a_daemon(wish: Wish, server: Server, is_parked: bool) -> ChatState {
+    match (wish, server) {
+        (Wish::Run, Server::Handler { serves: true }) => ChatState::Running,
+        (Wish::Run, Server::Handler { serves: false }) => ChatState::Starting,
+        (Wish::Run, Server::Another) => ChatState::Held,
+        // To start the service does not help it.
+        (Wish::Run, Server::Nobody) if is_parked => ChatState::Parked,
+        (Wish::Stopped | Wish::Archived | Wish::Purged, Server::Handler { .. }) => {
+            ChatState::Stopping
+        }
+        (Wish::Run | Wish::Stopped | Wish::Archived | Wish::Purged, _) => state(wish, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +88,37 @@ mod tests {
         }
         assert_eq!(state(Wish::Run, None), ChatState::Dormant);
         assert_eq!(state(Wish::Run, Some(&idle)), ChatState::Idle);
+    }
+
+    #[test]
+    fn without_a_daemon_a_chat_is_dormant_only_where_the_service_is_all_that_it_lacks() {
+        let handler = |serves| Server::Handler { serves };
+        for (server, is_parked, shown) in [
+            (handler(true), false, ChatState::Running),
+            (handler(true), true, ChatState::Running),
+            (handler(false), false, ChatState::Starting),
+            (Server::Another, true, ChatState::Held),
+            (Server::Nobody, true, ChatState::Parked),
+            (Server::Nobody, false, ChatState::Dormant),
+        ] {
+            assert_eq!(
+                state_without_a_daemon(Wish::Run, server, is_parked),
+                shown,
+                "{server:?}"
+            );
+        }
+        for (wish, shown) in [
+            (Wish::Stopped, ChatState::Stopped),
+            (Wish::Archived, ChatState::Archived),
+            (Wish::Purged, ChatState::Purged),
+        ] {
+            for server in [Server::Nobody, Server::Another] {
+                assert_eq!(state_without_a_daemon(wish, server, true), shown);
+            }
+            assert_eq!(
+                state_without_a_daemon(wish, handler(true), false),
+                ChatState::Stopping
+            );
+        }
     }
 }

@@ -333,7 +333,7 @@ impl<'a> Screen<'a> {
             self.cx.report.note("nothing to interrupt; Ctrl-D leaves");
             return Ok(());
         }
-        match ops::interrupt(self.workspace, self.chat, &Caller::from_env()) {
+        match ops::ask_to_interrupt(self.workspace, self.chat, &Caller::from_env()) {
             Ok(change) => self.cx.report.note(&change.text),
             Err(failure) => self.cx.report.failure(&failure),
         }

@@ -20,7 +20,7 @@ use crate::daemon::{self, DaemonOptions, Served};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
-use crate::ops::{self, ServiceStatus};
+use crate::ops::{self, Ended, ServiceStatus};
 use crate::report::Paint;
 use crate::store::config::Config;
 use crate::store::workspace::Workspace;
@@ -166,7 +166,8 @@ struct StopSummary {
     pid: Option<u32>,
     force: bool,
     keep_handlers: bool,
-    handlers_ended: u32,
+    #[serde(flatten)]
+    ended: Ended,
     survivors: Vec<String>,
     unreadable: u32,
 }
@@ -189,7 +190,7 @@ fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
         pid: stopped.pid,
         force: args.force,
         keep_handlers: args.keep_handlers,
-        handlers_ended: stopped.handlers_ended,
+        ended: stopped.ended,
         survivors: stopped.survivors.clone(),
         unreadable: stopped.unreadable,
     };
@@ -199,14 +200,18 @@ fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
 }
 
 fn stop_text(stopped: &Stopped, kept: bool) -> String {
+    let ended = stopped
+        .ended
+        .in_words()
+        .map(|words| format!(", {words}"))
+        .unwrap_or_default();
     let Some(pid) = stopped.pid.filter(|_| stopped.was_running) else {
-        return "Service not running".to_owned();
+        return format!("Service not running{ended}");
     };
-    let handlers = match (kept, stopped.handlers_ended) {
-        (true, _) => ", handlers go on".to_owned(),
-        (false, 0) => String::new(),
-        (false, 1) => ", 1 handler ended".to_owned(),
-        (false, several) => format!(", {several} handlers ended"),
+    let handlers = if kept {
+        ", handlers go on".to_owned()
+    } else {
+        ended
     };
     let unseen = match stopped.unreadable {
         0 => String::new(),
@@ -307,6 +312,7 @@ fn status_text(cx: &Context<'_>, status: &ServiceStatus) -> String {
                 .paused
                 .then(|| "paused (wg service resume)".to_owned()),
         ),
+        ("Graph", status.graph_trouble.clone()),
         ("Log", Some(status.log.clone())),
         ("Chats", Some(counts(status))),
         ("Turns", lanes::turns(&status.lanes)),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use session_lock::{
-    Freed, Holder, Inspection, RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven,
-    WaitError,
+    Freed, Held, HeldReason, Holder, Inspection, RefusedBecause, TakenOver, TakeoverError,
+    TakeoverPolicy, Unproven, WaitError,
 };
 
 use self::target::Target;
@@ -18,6 +18,7 @@ use super::args::session::{One, Release, SessionCommand, Takeover};
 use super::context::Context;
 use super::table::Table;
 use crate::clock::{self, Timestamp};
+use crate::daemon::holder;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller};
@@ -48,6 +49,19 @@ struct HolderView {
 }
 
 impl HolderView {
+    /// A process that has the lock from a holder which is gone; by that one's right, so with its time and generation.
+    fn heir(pid: u32, of: &Holder) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            pid,
+            kind: holder::name_of(pid),
+            uid: std::fs::metadata(format!("/proc/{pid}"))
+                .ok()
+                .map(|process| process.uid()),
+            ..Self::of(of)
+        }
+    }
+
     fn of(holder: &Holder) -> Self {
         Self {
             pid: holder.pid,
@@ -77,18 +91,30 @@ struct SessionView {
     /// `free`, `held`, `stale` or `corrupt`.
     state: &'static str,
     holder: Option<HolderView>,
+    /// The holder that is gone, where the one above has the lock from it.
+    left_by: Option<HolderView>,
     /// Why it counts as it does.
     reason: Option<String>,
 }
 
 impl SessionView {
     fn of(target: &Target) -> Outcome<Self> {
+        let mut left_by = None;
+        let view = |holder: &Holder| Some(HolderView::of(holder));
         let (state, holder, reason) = match look(target)? {
             Inspection::Free => ("free", None, None),
-            Inspection::Held(held) => ("held", held.holder, Some(held.reason.to_string())),
+            Inspection::Held(held) => {
+                let reason = Some(held.reason.to_string());
+                if let Some((heir, gone)) = heir(&held) {
+                    left_by = Some(HolderView::of(gone));
+                    ("held", Some(heir), reason)
+                } else {
+                    ("held", held.holder.as_ref().and_then(view), reason)
+                }
+            }
             Inspection::Stale { holder, liveness } => (
                 "stale",
-                Some(holder),
+                view(&holder),
                 Some(format!("its holder is gone: {liveness:?}").to_lowercase()),
             ),
             Inspection::Corrupt { path, node } => {
@@ -112,7 +138,8 @@ impl SessionView {
             task_id: target.chat.map(crate::store::graph::ChatId::task_id),
             dir: target.dir.clone(),
             state,
-            holder: holder.as_ref().map(HolderView::of),
+            holder,
+            left_by,
             reason,
         })
     }
@@ -121,7 +148,15 @@ impl SessionView {
         let who = self
             .holder
             .as_ref()
-            .map(|holder| format!(" {}", holder.to_text(now)))
+            .map(|holder| match &self.left_by {
+                Some(gone) => format!(
+                    " pid {} ({}), left behind by {}, who is gone",
+                    holder.pid,
+                    holder.kind,
+                    gone.to_text(now)
+                ),
+                None => format!(" {}", holder.to_text(now)),
+            })
             .unwrap_or_default();
         match self.state {
             "held" => format!(
@@ -142,6 +177,15 @@ impl SessionView {
             _ => format!("{}: free", self.session),
         }
     }
+}
+
+/// The first process that has the lock from a holder which is gone, and that one.
+fn heir(held: &Held) -> Option<(HolderView, &Holder)> {
+    let HeldReason::Inherited { pids } = &held.reason else {
+        return None;
+    };
+    let gone = held.holder.as_ref()?;
+    Some((HolderView::heir(*pids.first()?, gone), gone))
 }
 
 /// Looks at a lock; a session whose directory is not made yet is free.
@@ -187,11 +231,13 @@ fn list(cx: &Context<'_>) -> Outcome {
         let now = clock::now();
         let mut table = Table::new(&["SESSION", "LOCK", "HOLDER", "DIRECTORY"]);
         for view in &views.sessions {
-            let holder = view
-                .holder
-                .as_ref()
-                .map(|holder| holder.to_text(now))
-                .unwrap_or_default();
+            let holder = match (&view.holder, &view.left_by) {
+                (Some(heir), Some(gone)) => {
+                    format!("pid {} ({}), left by pid {}", heir.pid, heir.kind, gone.pid)
+                }
+                (Some(holder), None) => holder.to_text(now),
+                (None, _) => String::new(),
+            };
             let dir = view
                 .dir
                 .file_name()
@@ -213,6 +259,8 @@ struct Handover {
     was_held: bool,
     /// Who held it.
     holder: Option<HolderView>,
+    /// The holder that was gone already, where the one above had the lock from it.
+    left_by: Option<HolderView>,
     /// Whether it may be taken now.
     free: bool,
     /// Who has taken it in the meantime.
@@ -222,13 +270,19 @@ struct Handover {
 }
 
 impl Handover {
-    fn of(target: &Target, holder: Option<&Holder>) -> Self {
+    fn of(target: &Target, held: Option<&Held>) -> Self {
+        let heir = held.and_then(heir);
+        let gone = heir.as_ref().map(|(_, gone)| HolderView::of(gone));
+        let holder = held.and_then(|held| held.holder.as_ref());
         Self {
             session: target.name.clone(),
             chat_id: target.chat.map(|chat| chat.0),
             task_id: target.chat.map(crate::store::graph::ChatId::task_id),
-            was_held: holder.is_some(),
-            holder: holder.map(HolderView::of),
+            was_held: held.is_some(),
+            holder: heir
+                .map(|(heir, _)| heir)
+                .or_else(|| holder.map(HolderView::of)),
+            left_by: gone,
             free: true,
             taken_by: None,
             signalled: false,
@@ -249,27 +303,39 @@ impl Handover {
             (Some(holder), true) => {
                 format!("{name}: {} has left; it is free now", holder.to_text(now))
             }
+            (Some(holder), false) if self.left_by.is_some() => {
+                format!(
+                    "{name}: still held by {}, whom nobody can ask",
+                    holder.to_text(now)
+                )
+            }
             (Some(holder), false) => format!("{name}: asked {} to leave", holder.to_text(now)),
         }
     }
 }
 
-/// The live holder of a session, named before anything is asked of it.
-fn live_holder(cx: &Context<'_>, target: &Target) -> Outcome<Option<Holder>> {
+/// Who has a session, named before anything is asked of it.
+fn told(cx: &Context<'_>, target: &Target) -> Outcome<Option<Held>> {
     // Whatever else a look may find is not held by anybody who could be asked.
     let Inspection::Held(held) = look(target)? else {
         return Ok(None);
     };
-    if let Some(holder) = &held.holder {
-        let view = HolderView::of(holder);
+    let name = &target.name;
+    if let Some((heir, gone)) = heir(&held) {
         cx.report.note(&format!(
-            "{}: held by {}; {}",
-            target.name,
-            view.to_text(clock::now()),
+            "{name}: held by pid {} ({}), which {} left behind; nobody can be asked to leave (wg session takeover {name} ends what was left)",
+            heir.pid,
+            heir.kind,
+            HolderView::of(gone).to_text(clock::now()),
+        ));
+    } else if let Some(holder) = &held.holder {
+        cx.report.note(&format!(
+            "{name}: held by {}; {}",
+            HolderView::of(holder).to_text(clock::now()),
             held.reason
         ));
     }
-    Ok(held.holder)
+    Ok(Some(held))
 }
 
 /// How long the service may take to answer those who do not wait for the session itself.
@@ -284,23 +350,33 @@ fn let_the_service_hold_off(workspace: &Workspace, target: &Target, wait: Durati
     }
 }
 
+/// A takeover that came to nothing is no reason for the service to wait. It may be gone by now, or an older one that does not know this.
+fn hold_off_no_longer(workspace: &Workspace, target: &Target) {
+    if let Some(chat) = target.chat
+        && let Err(failure) = ops::hold_off_no_longer(workspace, chat)
+    {
+        log::debug!("the hold-off lasts its time: {failure}");
+    }
+}
+
 fn release(cx: &Context<'_>, args: &Release) -> Outcome {
     let workspace = cx.own_workspace()?;
     let target = Target::find(cx, &workspace, &args.session)?;
-    let held = look(&target)?.is_held();
-    let holder = live_holder(cx, &target)?;
-    let mut handover = Handover::of(&target, holder.as_ref());
-    handover.was_held = held;
-    if held {
+    let held = told(cx, &target)?;
+    let mut handover = Handover::of(&target, held.as_ref());
+    if held.is_some() {
         let until = clock::steady() + args.wait;
         let_the_service_hold_off(&workspace, &target, args.wait)?;
-        session_lock::request_release(&target.dir).map_err(|error| {
-            Failure::new(
-                ExitCode::System,
-                format!("failed to ask for the release of {}", target.name),
-            )
-            .caused_by(error)
-        })?;
+        // A holder that is gone reads no request; whoever has the lock from it may end all the same.
+        if handover.left_by.is_none() {
+            session_lock::request_release(&target.dir).map_err(|error| {
+                Failure::new(
+                    ExitCode::System,
+                    format!("failed to ask for the release of {}", target.name),
+                )
+                .caused_by(error)
+            })?;
+        }
         match session_lock::wait_free(&target.dir, until) {
             Ok(Freed::Taken { by }) => {
                 handover.free = false;
@@ -320,8 +396,8 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
     }
     let now = clock::now();
     cx.report.done(&handover, || handover.to_text(now))?;
-    // Who waits for nothing has not waited in vain.
-    if handover.free || args.wait == Duration::ZERO {
+    // Who waits for nothing has not waited in vain, unless nobody could be asked.
+    if handover.free || (args.wait == Duration::ZERO && handover.left_by.is_none()) {
         return Ok(ExitCode::Ok);
     }
     let by = handover
@@ -334,9 +410,16 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
         format!("{} is still held{}", target.name, by.unwrap_or_default()),
     )
     .with_cure(format!(
-        "wait longer with --wait, or: wg session takeover {}",
-        target.name
+        "wait longer with --wait, or: {}",
+        takeover_command(&target.name, held.as_ref())
     )))
+}
+
+/// The command that ends whoever has the session; one who is known by a number alone is ended only where that is asked for by name.
+fn takeover_command(session: &str, held: Option<&Held>) -> String {
+    let is_unproven = held.is_some_and(|held| held.reason == HeldReason::Foreign);
+    let flag = if is_unproven { " --allow-unproven" } else { "" };
+    format!("wg session takeover {session}{flag}")
 }
 
 fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
@@ -344,8 +427,8 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
     const SIGNAL_GRACE: Duration = Duration::from_secs(10);
     let workspace = cx.own_workspace()?;
     let target = Target::find(cx, &workspace, &args.session)?;
-    let holder = live_holder(cx, &target)?;
-    let mut handover = Handover::of(&target, holder.as_ref());
+    let held = told(cx, &target)?;
+    let mut handover = Handover::of(&target, held.as_ref());
     if target.dir.exists() {
         let_the_service_hold_off(&workspace, &target, args.grace)?;
         let policy = TakeoverPolicy {
@@ -369,7 +452,11 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
         match session_lock::takeover(&target.dir, &policy) {
             Ok(TakenOver::Ended { .. }) => handover.signalled = true,
             Ok(_) => {}
-            Err(error) => return Err(takeover_failure(&target, error)),
+            Err(error) => {
+                // Nobody has the session for this person, so the service need not keep away from it.
+                hold_off_no_longer(&workspace, &target);
+                return Err(takeover_failure(&target, error));
+            }
         }
     }
     let now = clock::now();
@@ -385,7 +472,10 @@ fn takeover_failure(target: &Target, error: TakeoverError) -> Failure {
             ..
         } => (
             ExitCode::Held,
-            "look at the process; if it is the holder: --allow-unproven".to_owned(),
+            format!(
+                "wg session release {0} asks it to leave; if it is the holder: wg session takeover {0} --allow-unproven",
+                target.name
+            ),
         ),
         TakeoverError::Refused { .. }
         | TakeoverError::Taken { .. }

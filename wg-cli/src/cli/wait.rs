@@ -340,8 +340,6 @@ pub(super) fn refuse_to_wait_for_nothing(
             why_parked(workspace, chat),
             format!("wg why {chat}"),
         ),
-        // A handler that is alive answers with or without a service.
-        ChatState::Dormant if is_held(workspace, chat) => return Ok(()),
         ChatState::Dormant => (
             ExitCode::Unavailable,
             "is not served: the service is not running".to_owned(),
@@ -362,13 +360,6 @@ pub(super) fn refuse_to_wait_for_nothing(
         format!("{chat} {what}; the message waits in its inbox"),
     )
     .with_cure(cure))
-}
-
-fn is_held(workspace: &Workspace, chat: ChatId) -> bool {
-    let Ok(dir) = resolve::session_dir(workspace, chat, Make::No) else {
-        return false;
-    };
-    session_lock::inspect(&dir).is_ok_and(|found| found.is_held())
 }
 
 /// What the service says about it; that it is parked where the service says nothing.

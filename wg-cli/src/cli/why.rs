@@ -5,16 +5,17 @@ use super::context::Context;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
-use crate::why;
+use crate::ops;
+use crate::store::graph::ChatId;
+use crate::store::workspace::Workspace;
+use crate::why::{self, Explanation};
 
 pub(super) fn run(cx: &Context<'_>, args: &Why) -> Outcome {
     let workspace = cx.workspace()?;
-    let chat = args
-        .chat
-        .as_deref()
-        .map(|reference| cx.chat(&workspace, reference))
-        .transpose()?;
-    let explanations = why::explain(&workspace, chat)?;
+    let explanations = match args.chat.as_deref() {
+        Some(reference) => one(cx, &workspace, reference)?,
+        None => why::explain(&workspace, None)?,
+    };
     let now = clock::now();
     cx.report.answer(&explanations, || {
         if explanations.is_empty() {
@@ -28,4 +29,17 @@ pub(super) fn run(cx: &Context<'_>, args: &Why) -> Outcome {
         texts.join("\n")
     })?;
     Ok(ExitCode::Ok)
+}
+
+/// Explains the chat that is meant. One that cannot be found in the graph, by its number, may be known to the service all the same: then it
+/// is the graph that is at fault, and that is told.
+fn one(cx: &Context<'_>, workspace: &Workspace, reference: &str) -> Outcome<Vec<Explanation>> {
+    match cx.chat(workspace, reference) {
+        Ok(chat) => why::explain(workspace, Some(chat)),
+        Err(failure) => {
+            let known = ChatId::from_any_form(reference)
+                .and_then(|chat| ops::explain_by_service(workspace, chat).ok().flatten());
+            known.map(|known| vec![known]).ok_or(failure)
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use supervisor::{Machine, Notice, Snapshot};
+use supervisor::{Machine, Notice, Snapshot, ValidPolicy};
 
 use super::host::unit_of;
 use super::{Daemon, QUERY};
@@ -122,20 +122,29 @@ impl Daemon {
         let policy = crate::wire::policy(&self.config());
         let saved = ChatRecord::load(&self.workspace, chat)
             .ok()
-            .and_then(|record| record.machine);
-        let fresh = || Machine::new(policy.clone(), u64::from(chat.0), supervisor::clock::now());
-        let Some(saved) = saved else { return fresh() };
-        let restored = serde_json::from_value::<Snapshot>(saved)
-            .map_err(|e| e.to_string())
-            .and_then(|saved| {
-                let now = supervisor::clock::stamp().map_err(|e| e.to_string())?;
-                saved
-                    .restore(policy.clone(), &now)
-                    .map_err(|e| e.to_string())
-            });
-        restored.unwrap_or_else(|e| {
-            log::warn!("{chat}: the saved budgets cannot be read and start afresh: {e}");
-            fresh()
-        })
+            .and_then(|record| saved(&record, &policy));
+        match saved {
+            Some(Ok(machine)) => machine,
+            nothing => {
+                if let Some(Err(e)) = nothing {
+                    log::warn!("{chat}: the saved budgets cannot be read and start afresh: {e}");
+                }
+                Machine::new(policy, u64::from(chat.0), supervisor::clock::now())
+            }
+        }
     }
+}
+
+/// The machine as the last save of a daemon left it, if there was one.
+pub(super) fn saved(record: &ChatRecord, policy: &ValidPolicy) -> Option<Result<Machine, String>> {
+    let books = record.machine.clone()?;
+    let restored = serde_json::from_value::<Snapshot>(books)
+        .map_err(|e| e.to_string())
+        .and_then(|saved| {
+            let now = supervisor::clock::stamp().map_err(|e| e.to_string())?;
+            saved
+                .restore(policy.clone(), &now)
+                .map_err(|e| e.to_string())
+        });
+    Some(restored)
 }

@@ -300,33 +300,7 @@ fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>, sessions: &Sessions<'_>) -> B
             continue;
         };
         let Some(spawn) = record.spawn else { continue };
-        // The lock names the handler even if the daemon died before it could write the pid down.
-        let holder = session_lock::inspect(&dir)
-            .ok()
-            .filter(session_lock::Inspection::is_held);
-        let holder = holder
-            .as_ref()
-            .and_then(|found| found.holder())
-            .map(|holder| holder.pid);
-        let expected = format!("{}/{chat}/{}", daemon.workspace.id(), spawn.nonce);
-        let candidates: BTreeSet<u32> = holder
-            .into_iter()
-            .chain(spawn.pid)
-            .filter(|pid| *pid > 1)
-            .collect();
-        for pid in candidates {
-            let Ok(Some(identity)) = session_lock::ProcessIdentity::of(pid) else {
-                continue;
-            };
-            let Some(start) = identity.start_ticks else {
-                continue;
-            };
-            if spawn.pid == Some(pid) && spawn.start_ticks.is_some_and(|known| known != start) {
-                continue;
-            }
-            if reap::marker_of(pid).as_deref() != Some(expected.as_str()) {
-                continue;
-            }
+        for (pid, start) in reap::handlers_of(&daemon.workspace, *chat, &dir, &spawn) {
             match daemon.driver().adopt(unit_of(*chat), pid, start, QUERY) {
                 Ok(Adopted::Alive) => {
                     adopted.insert(*chat);

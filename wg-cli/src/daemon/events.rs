@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use supervisor::Notice;
 
 use super::event_writer::EventWriter;
+use crate::chat::{Need, WhyNot};
 use crate::ipc::server::{ConnectionId, Poster};
 use crate::names::{EventKind, StartReason};
 use crate::notices;
@@ -131,7 +132,14 @@ impl Events {
     }
 
     /// Turns a machine's notice into its event and its log line.
-    pub(super) fn notice(&self, chat: ChatId, notice: &Notice, reason: Option<StartReason>) {
+    /// `need` is whether somebody needs the chat, where that was looked at.
+    pub(super) fn notice(
+        &self,
+        chat: ChatId,
+        notice: &Notice,
+        reason: Option<StartReason>,
+        need: Option<Need>,
+    ) {
         let n = chat.0;
         match notice {
             // These two are looked for by other people's scripts, word for word.
@@ -166,9 +174,20 @@ impl Events {
         }
         let because = reason.map_or("", StartReason::as_str);
         let line = |kind, text: String| EventLine::new(Some(chat), kind, text);
-        let Some(event) = notices::event(notice, "handler", because, line) else {
+        let Some(mut event) = notices::event(notice, "handler", because, line) else {
             return;
         };
+        if let Notice::Backoff {
+            account,
+            number,
+            delay,
+            ..
+        } = notice
+            && need == Some(Need::Not(WhyNot::NobodyNeedsIt))
+        {
+            let account = notices::account_text(*account, *number);
+            event.text = notices::pause_of_the_unneeded(*delay, &account);
+        }
         if !matches!(notice, Notice::Spawned { .. }) {
             log::log!(notices::level(notice), "Coordinator-{n}: {}", event.text);
         }

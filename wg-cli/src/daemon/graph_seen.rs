@@ -19,6 +19,8 @@ pub(super) struct GraphSeen {
     stamp: Option<Stamp>,
     /// Why it could not be read the last time.
     trouble: Option<String>,
+    /// How many of its lines could not be read.
+    bad_lines: usize,
 }
 
 /// What tells one content of a file from another without reading it.
@@ -72,6 +74,13 @@ impl Consequences {
     }
 }
 
+/// What is wrong with a graph of which so many lines were skipped.
+pub(super) fn damage(skipped: usize) -> String {
+    format!(
+        "{skipped} line(s) were skipped, and a chat whose line that is does not start (wg doctor)"
+    )
+}
+
 impl Daemon {
     /// Takes what the graph says now into account, where its file changed since it was last read.
     ///
@@ -103,6 +112,7 @@ impl Daemon {
             log::info!("the graph can be read again");
         }
         seen.stamp = stamp;
+        seen.bad_lines = loaded.warnings.len();
         let found = self.compare(&known, &loaded);
         drop(seen);
         if !found.is_empty() {
@@ -173,6 +183,23 @@ impl Daemon {
             self.driver().start(unit_of(chat));
             self.inbox_changed(chat);
         }
+    }
+
+    /// Why the graph cannot be read, and what that holds up, in one sentence; `None` where it was read the last time.
+    pub(super) fn graph_trouble(&self) -> Option<String> {
+        let seen = self.graph_seen.lock();
+        let trouble = seen.trouble.as_ref()?;
+        Some(format!(
+            "it cannot be read, so no handler is started: {trouble}"
+        ))
+    }
+
+    /// As [`Daemon::graph_trouble`], or how much of it was skipped.
+    pub(super) fn graph_trouble_or_damage(&self) -> Option<String> {
+        self.graph_trouble().or_else(|| {
+            let skipped = self.graph_seen.lock().bad_lines;
+            (skipped > 0).then(|| damage(skipped))
+        })
     }
 
     /// What the graph that was last read says of this chat.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use supervisor::tree::{self, EndError, Group, Marker, Report};
@@ -25,6 +26,8 @@ use crate::store::workspace::Workspace;
 pub(super) struct Groups {
     place: Result<PathBuf, Without>,
     prefix: String,
+    /// Whether the last one could not be made.
+    failed: AtomicBool,
 }
 
 impl Groups {
@@ -33,12 +36,22 @@ impl Groups {
         Self {
             place: control_group::delegated(),
             prefix: format!("wg-{}-", workspace.id()),
+            failed: AtomicBool::new(false),
         }
     }
 
-    /// Whether handlers get control groups.
-    pub(super) fn are_there(&self) -> bool {
-        self.place.is_ok()
+    /// Whether handlers get control groups, as far as the last start could tell.
+    pub(super) fn are_made(&self) -> bool {
+        self.place.is_ok() && !self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Whether this handler is in a group that was made for it.
+    pub(super) fn have(&self, handler: u32) -> bool {
+        // It may be a group of a former daemon, which had another place.
+        let groups = fs::read_to_string(format!("/proc/{handler}/cgroup")).unwrap_or_default();
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        own.and_then(|own| own.rsplit('/').next())
+            .is_some_and(|name| name.starts_with(&self.prefix))
     }
 
     /// Writes to the log how handlers are ended.
@@ -55,8 +68,9 @@ impl Groups {
     pub(super) fn make(&self, nonce: &str) -> Option<Group> {
         let place = self.place.as_ref().ok()?;
         let dir = place.join(format!("{}{nonce}", self.prefix));
-        Group::create(&dir)
-            .inspect_err(|e| log::warn!("the group `{}` could not be made: {e}", dir.display()))
+        let made = Group::create(&dir);
+        self.failed.store(made.is_err(), Ordering::SeqCst);
+        made.inspect_err(|e| log::warn!("the group `{}` could not be made: {e}", dir.display()))
             .ok()
     }
 
@@ -179,10 +193,11 @@ impl Daemon {
 
     fn end_group(&self, chat: ChatId) -> usize {
         let record = ChatRecord::load(&self.workspace, chat).ok();
-        // One whose process is not known yet is only just being started.
+        // One whose process is not known yet is only just being started, unless nothing is started here: then it was killed with its
+        // service before that could be written down.
         let Some(left) = record
             .and_then(|record| record.spawn)
-            .filter(|spawn| spawn.pid.is_some())
+            .filter(|spawn| spawn.pid.is_some() || self.watch.get().is_none())
             .and_then(|spawn| Left::of(&spawn, None))
         else {
             return 0;

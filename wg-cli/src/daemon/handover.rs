@@ -1,9 +1,9 @@
 //! A session that was given up for a person: the daemon keeps away for a while, or until somebody takes it. Whoever that is gets
 //! watched from then on.
 
-use session_lock::Inspection;
-use supervisor::{Account, Notice};
+use supervisor::{Account, Notice, State};
 
+use super::holder::Seen;
 use super::host::unit_of;
 use super::{Control, Daemon, holder};
 use crate::chat::Happened;
@@ -54,22 +54,41 @@ impl Daemon {
     pub(super) fn released(&self, chat: ChatId, actor: &str) {
         let holder = resolve::session_dir(&self.workspace, chat, Make::No)
             .ok()
-            .and_then(|dir| session_lock::inspect(&dir).ok())
-            .filter(Inspection::is_held)
-            .and_then(|found| found.holder().map(|holder| holder.pid));
+            .and_then(|dir| holder::seen(&dir))
+            .filter(Seen::reads_requests)
+            .map(|seen| seen.holder.pid);
         if let Some(entry) = self.chats.lock().get_mut(&chat) {
             entry.handover.former = holder;
         }
         self.act(chat, Happened::Release);
         drop(self.control.send(Control::LookAtDeadlines));
-        self.events.write(EventLine {
-            pid: holder,
-            ..EventLine::new(
-                Some(chat),
-                EventKind::ReleaseRequested,
-                format!("asked to leave at its turn boundary by {actor}"),
-            )
-        });
+        // Of whom nobody can ask it, nothing was asked.
+        if holder.is_some() {
+            self.events.write(EventLine {
+                pid: holder,
+                ..EventLine::new(
+                    Some(chat),
+                    EventKind::ReleaseRequested,
+                    format!("asked to leave at its turn boundary by {actor}"),
+                )
+            });
+        }
+    }
+
+    /// Nobody takes the session after all: there is nothing to keep away from.
+    pub(super) fn kept(&self, chat: ChatId) {
+        let waits = matches!(
+            self.machine_state(chat),
+            Some(State::Backoff {
+                account: Account::NotNow,
+                ..
+            })
+        );
+        self.act(chat, Happened::HoldOffOver);
+        if waits {
+            // Most likely for this; no work would cut that pause short.
+            self.driver().resume(unit_of(chat));
+        }
     }
 
     /// A person may have taken a session that was given up: then there is nothing to keep away from any more, and it is held like any other.

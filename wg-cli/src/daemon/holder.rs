@@ -1,12 +1,152 @@
-//! Who holds a session, as the supervisor's machine wants to know it.
+//! Who holds a session: as the supervisor's machine wants to know it, and as people are told.
 
+use std::fs;
 use std::path::Path;
 
-use session_lock::{InspectError, Inspection};
+use session_lock::{Held, HeldReason, InspectError, Inspection, Liveness};
 use supervisor::Holder;
 
 use super::reap;
+use crate::ops::HolderDto;
 use crate::store::files;
+
+/// Who has a session now, and what can be done about that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// A process that has it.
+    pub(super) holder: HolderDto,
+    /// By what right.
+    pub(super) right: Right,
+}
+
+/// By what a process has a session, which decides who can make it leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Right {
+    /// It holds the lock, and its identity is known.
+    Proven,
+    /// Another tool's record names its number, and nothing more is known.
+    Unproven,
+    /// It runs on another host or in another pid namespace: its number means somebody else here.
+    Elsewhere,
+    /// Its handler is gone, and it has the lock from that one, as the `others` have.
+    LeftBehind {
+        /// How the handler went.
+        gone: &'static str,
+        /// Who has it besides.
+        others: Vec<u32>,
+    },
+    /// A screen of the earlier tool drives the chat beside the lock.
+    Screen,
+}
+
+impl Seen {
+    /// Whether this is a live process that holds the lock itself.
+    pub(super) fn holds_itself(&self) -> bool {
+        match self.right {
+            Right::Proven | Right::Unproven => true,
+            Right::Elsewhere | Right::LeftBehind { .. } | Right::Screen => false,
+        }
+    }
+
+    /// Whether it may heed a request to leave.
+    pub(super) fn reads_requests(&self) -> bool {
+        match self.right {
+            Right::Proven | Right::Unproven | Right::Elsewhere => true,
+            Right::LeftBehind { .. } | Right::Screen => false,
+        }
+    }
+
+    /// Whether this process is it, or has the lock besides.
+    pub(super) fn is_among(&self, pid: u32) -> bool {
+        let others = match &self.right {
+            Right::LeftBehind { others, .. } => others.as_slice(),
+            Right::Proven | Right::Unproven | Right::Elsewhere | Right::Screen => &[],
+        };
+        self.holder.pid == pid || others.contains(&pid)
+    }
+
+    /// Whether its number means that process here.
+    pub(super) fn is_of_here(&self) -> bool {
+        self.right != Right::Elsewhere
+    }
+}
+
+/// Who has the session of this directory, for people.
+pub(super) fn seen(dir: &Path) -> Option<Seen> {
+    let found = session_lock::inspect(dir).ok();
+    if let Some(Inspection::Held(held)) = found {
+        return of_lock(held);
+    }
+    screen(dir).map(|screen| Seen {
+        holder: HolderDto {
+            pid: screen.pid,
+            kind: SCREEN.to_owned(),
+            since: screen.since,
+            left_by: None,
+        },
+        right: Right::Screen,
+    })
+}
+
+fn of_lock(held: Held) -> Option<Seen> {
+    let Held {
+        holder,
+        liveness,
+        reason,
+        ..
+    } = held;
+    let holder = holder?;
+    let dto = |pid, kind, left_by| HolderDto {
+        pid,
+        kind,
+        since: holder.since.clone(),
+        left_by,
+    };
+    if let HeldReason::Inherited { pids } = reason {
+        let (first, others) = pids.split_first()?;
+        return Some(Seen {
+            holder: dto(*first, name_of(*first), Some(holder.pid)),
+            right: Right::LeftBehind {
+                gone: how_it_went(liveness),
+                others: others.to_vec(),
+            },
+        });
+    }
+    let proven = || {
+        holder
+            .identity()
+            .is_some_and(|identity| identity.start_ticks.is_some())
+    };
+    let right = if matches!(reason, HeldReason::OtherHost | HeldReason::OtherNamespace) {
+        Right::Elsewhere
+    } else if proven() {
+        Right::Proven
+    } else {
+        Right::Unproven
+    };
+    Some(Seen {
+        holder: dto(holder.pid, holder.kind.to_string(), None),
+        right,
+    })
+}
+
+/// How somebody who no longer holds a lock went, as the end of a sentence.
+pub(crate) fn how_it_went(liveness: Option<Liveness>) -> &'static str {
+    if liveness == Some(Liveness::Left) {
+        "which let go of it"
+    } else {
+        "which is gone"
+    }
+}
+
+/// What a process runs, as far as the system shows it.
+pub(crate) fn name_of(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    match name.trim_end() {
+        "" => "unnamed".to_owned(),
+        name => name.to_owned(),
+    }
+}
 
 /// Who holds the session of this directory now, and whether that process can be watched.
 pub(super) fn live_holder(dir: &Path) -> Result<Option<(Holder, bool)>, InspectError> {

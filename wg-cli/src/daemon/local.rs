@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value};
 
-use super::explain::{self, Known};
-use super::groups::Left;
+use super::down::Down;
+use super::explain;
+use super::groups::{Groups, Left};
 use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
-use super::{Daemon, boot, purge as purging, reap, wishes};
+use super::words::{Known, Service, words};
+use super::{Daemon, boot, graph_seen, holder, purge as purging, reap, wishes};
 use crate::agent::AgentSpec;
 use crate::chat::{Happened, Wish};
 use crate::clock;
@@ -19,8 +21,9 @@ use crate::failure::Failure;
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{
-    Caller, ChatChange, ChatRow, CreatedChat, PurgeOptions, PurgeReport, SendOptions, Sent,
+    Caller, ChatChange, ChatRow, CreatedChat, Ended, PurgeOptions, PurgeReport, SendOptions, Sent,
 };
+use crate::presence;
 use crate::process_signal::{self, Signal};
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
@@ -121,8 +124,9 @@ pub fn send(
     let task = task_of(workspace, chat)?;
     let wish = wishes::of(&ChatRecord::load(workspace, chat)?, Some(&task));
     sent.state = match wish {
-        Wish::Run if running => ChatState::Idle,
-        Wish::Run | Wish::Stopped | Wish::Archived | Wish::Purged => crate::chat::state(wish, None),
+        _ if !running => state_of(workspace, chat)?,
+        Wish::Run => ChatState::Idle,
+        Wish::Stopped | Wish::Archived | Wish::Purged => crate::chat::state(wish, None),
     };
     sent.note = note(chat, sent.state);
     Ok(sent)
@@ -251,16 +255,18 @@ pub fn resume(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatCh
                 .with_cure(format!("wg chat restore {chat}")),
         );
     }
+    let was = state_of(workspace, chat)?;
     // Budgets and parks of an earlier daemon are forgiven with it: that is what a resume means.
     ChatRecord::update(workspace, chat, |record| record.machine = None)?;
     if wish == Wish::Stopped {
         wishes::persist(workspace, chat, Wish::Run, actor, "resumed by a person")?;
     }
+    let text = format!("resumed {chat}; the service is not running (wg service start)");
     Ok(change(
+        workspace,
         chat,
-        wish == Wish::Stopped,
-        ChatState::Dormant,
-        format!("resumed {chat}; the service is not running (wg service start)"),
+        wish == Wish::Stopped || was == ChatState::Parked,
+        text,
     ))
 }
 
@@ -273,52 +279,47 @@ pub fn restore(workspace: &Workspace, chat: ChatId, actor: &str) -> Result<ChatC
     let task = task_of(workspace, chat)?;
     let wish = wishes::of(&ChatRecord::load(workspace, chat)?, Some(&task));
     if wish == Wish::Run {
-        return Ok(change(
-            chat,
-            false,
-            ChatState::Dormant,
-            format!("{chat} was not retired"),
-        ));
+        let text = format!("{chat} was not retired");
+        return Ok(change(workspace, chat, false, text));
     }
     wishes::persist(workspace, chat, Wish::Run, actor, "restored by a person")?;
-    Ok(change(
-        chat,
-        true,
-        ChatState::Dormant,
-        format!("restored {chat}; the service is not running (wg service start)"),
-    ))
+    let text = format!("restored {chat}; the service is not running (wg service start)");
+    Ok(change(workspace, chat, true, text))
 }
 
-/// Interrupts the turn of a handler that is provably ours: SIGINT to the handler, which ends the turn and stays.
+/// Asks the handler, if it is provably ours, to end its turn: SIGINT, which ends the turn and not the handler.
 ///
 /// # Errors
 ///
-/// Nobody serves the chat, or nobody who is proven ours.
+/// The session cannot be read, or the handler could not be signalled.
 pub fn interrupt(workspace: &Workspace, chat: ChatId, _actor: &str) -> Result<ChatChange, Failure> {
     let dir = resolve::session_dir(workspace, chat, Make::No)?;
     let found = session_lock::inspect(&dir).map_err(|e| {
         Failure::new(ExitCode::System, "failed to read the session lock").caused_by(e)
     })?;
+    // One that is gone, and whose lock others have, is nobody to ask.
     let handler = found
         .holder()
-        .filter(|_| found.is_held())
+        .filter(|_| found.is_watchable())
         .and_then(|holder| holder.identity().cloned());
-    let Some(identity) = handler else {
-        return Ok(change(
-            chat,
-            false,
-            ChatState::Dormant,
-            format!("{chat} has no handler of ours, so nothing was interrupted"),
-        ));
+    let nothing = |why: String| {
+        let text = format!("{why}, so nothing was interrupted");
+        Ok(change(workspace, chat, false, text))
     };
+    let Some(identity) = handler else {
+        return nothing(format!("{chat} has no handler of ours"));
+    };
+    // At a person's terminal it would end the handler.
+    if messages::next_unanswered(&dir)?.is_none() {
+        return nothing(format!("{chat} answers nothing"));
+    }
     let sent = process_signal::send(&identity, Signal::INT)
         .map_err(|e| Failure::new(ExitCode::System, "failed to signal the handler").caused_by(e))?;
-    let text = if sent {
-        format!("interrupted the turn of {chat}")
-    } else {
-        format!("the handler of {chat} has just ended")
-    };
-    Ok(change(chat, sent, ChatState::Dormant, text))
+    if !sent {
+        return nothing(format!("the handler of {chat} has just ended"));
+    }
+    let text = format!("asked the handler of {chat} to end its turn");
+    Ok(change(workspace, chat, true, text))
 }
 
 /// Changes the agent of a chat in the graph.
@@ -355,12 +356,8 @@ pub fn set_executor(
         }
         Ok(())
     })?;
-    Ok(change(
-        chat,
-        true,
-        ChatState::Dormant,
-        format!("{chat} uses it from its next start on"),
-    ))
+    let text = format!("{chat} uses it from its next start on");
+    Ok(change(workspace, chat, true, text))
 }
 
 /// Archives every chat and ends every handler, without a daemon.
@@ -395,23 +392,27 @@ pub fn caller_chat(workspace: &Workspace, caller: &Caller) -> Option<ChatId> {
 pub fn list_chats(workspace: &Workspace) -> Result<Vec<ChatRow>, Failure> {
     let loaded = Graph::load(workspace)?;
     let config = Config::load(workspace).unwrap_or_default();
+    let policy = crate::wire::policy(&config);
+    let groups = Groups::find(workspace);
     let mut rows = Vec::new();
     for task in loaded.graph.chats() {
         let chat = task.id;
         let record = ChatRecord::load(workspace, chat).unwrap_or_default();
-        let holder = explain::holder(workspace, chat, None);
+        let dir = resolve::session_dir(workspace, chat, Make::No).ok();
+        let down = Down::look(workspace, &policy, &task, &record, dir.as_deref());
         rows.push(ChatRow {
             chat_id: chat.0,
             task_id: task.task_id.clone(),
             title: task.title.clone(),
             name: task.name.clone(),
-            state: crate::chat::state(wishes::of(&record, Some(&task)), None),
+            state: down.state,
             waits_for: None,
-            since: record.since,
-            pid: None,
+            since: down.since,
+            pid: down.handler,
             unread: explain::unread(workspace, chat),
-            consumers: 0,
-            holder,
+            consumers: dir.as_deref().map_or(0, presence::count),
+            holder: down.holder.map(|seen| seen.holder),
+            control_group: down.handler.is_some_and(|pid| groups.have(pid)),
             agent: explain::agent_name(&config, &task),
             task_status: task.status,
         });
@@ -429,25 +430,53 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
     let config = Config::load(workspace).unwrap_or_default();
     let record = ChatRecord::load(workspace, chat)?;
     let last = super::events::last_verdict(&EventLog::open(workspace, u64::MAX, 0), chat);
-    let holder = explain::holder(workspace, chat, None);
-    Ok(explain::words(&Known {
+    let dir = resolve::session_dir(workspace, chat, Make::No).ok();
+    let policy = crate::wire::policy(&config);
+    let down = Down::look(workspace, &policy, &task, &record, dir.as_deref());
+    let unread = explain::unread(workspace, chat);
+    let consumers = dir.as_deref().map_or(0, presence::count);
+    let reason = record.spawn.as_ref().map(|spawn| spawn.reason.to_string());
+    Ok(words(&Known {
         chat,
         agent: explain::agent_name(&config, &task),
-        children: explain::children(&config, &task, holder.as_ref().map(|holder| holder.pid)),
-        state: crate::chat::state(wishes::of(&record, Some(&task)), None),
+        children: explain::children(&config, &task, down.handler),
+        state: down.state,
+        since: down.since,
+        service: Service::Down,
         waits_for: None,
-        machine: None,
-        reason: None,
+        machine: down.machine,
+        reason: reason.filter(|_| down.handler.is_some()),
         last,
-        unread: explain::unread(workspace, chat),
-        consumers: 0,
-        holder,
-        pid: None,
-        paused: false,
+        unread,
+        consumers,
+        is_needed: unread > 0 || consumers > 0,
+        holder: down.holder,
+        pid: down.handler,
+        left_over: down.left_over,
+        graph_trouble: None,
         not_now: None,
         record,
         task,
     }))
+}
+
+/// What is wrong with a graph that can be read, for a service that will start by it.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub(crate) fn graph_damage(workspace: &Workspace) -> Result<Option<String>, Failure> {
+    let skipped = Graph::load(workspace)?.warnings.len();
+    Ok((skipped > 0).then(|| graph_seen::damage(skipped)))
+}
+
+/// What a chat is doing while no service runs.
+fn state_of(workspace: &Workspace, chat: ChatId) -> Result<ChatState, Failure> {
+    let task = task_of(workspace, chat)?;
+    let record = ChatRecord::load(workspace, chat)?;
+    let dir = resolve::session_dir(workspace, chat, Make::No).ok();
+    let policy = crate::wire::policy(&Config::load(workspace).unwrap_or_default());
+    Ok(Down::look(workspace, &policy, &task, &record, dir.as_deref()).state)
 }
 
 fn task_of(workspace: &Workspace, chat: ChatId) -> Result<ChatTask, Failure> {
@@ -467,13 +496,14 @@ pub(super) fn unknown(workspace: &Workspace, graph: &Graph, chat: ChatId) -> Fai
     }
 }
 
-fn change(chat: ChatId, changed: bool, state: ChatState, text: String) -> ChatChange {
+fn change(workspace: &Workspace, chat: ChatId, changed: bool, text: String) -> ChatChange {
     ChatChange {
         chat_id: chat.0,
         task_id: chat.task_id(),
         changed,
-        state,
-        handlers_ended: 0,
+        // What was just written could be read; that it cannot be now is told by whoever looks.
+        state: state_of(workspace, chat).unwrap_or(ChatState::Dormant),
+        ended: Ended::default(),
         text,
     }
 }
@@ -517,11 +547,10 @@ pub fn end_handlers(workspace: &Workspace) -> Result<AllEnded, Failure> {
     })?;
     let held = || -> bool {
         Graph::load(workspace).is_ok_and(|loaded| {
-            loaded
-                .graph
-                .chats()
-                .iter()
-                .any(|task| explain::holder(workspace, task.id, None).is_some())
+            loaded.graph.chats().iter().any(|task| {
+                let dir = resolve::session_dir(workspace, task.id, Make::No);
+                dir.is_ok_and(|dir| holder::seen(&dir).is_some())
+            })
         })
     };
     let grouped = || -> bool {

@@ -14,13 +14,14 @@
 pub(crate) mod books;
 pub(crate) mod boot;
 mod descriptors;
+mod down;
 mod event_writer;
 mod events;
 mod explain;
 mod graph_seen;
 mod groups;
 mod handover;
-mod holder;
+pub(crate) mod holder;
 mod host;
 mod inbox_watch;
 mod lanes;
@@ -43,6 +44,7 @@ pub mod stop;
 mod turns;
 mod unread;
 pub(crate) mod wishes;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -225,6 +227,12 @@ impl Daemon {
         // The acts are not carried out: whoever looks is about to decide by the answer.
         drop(entry.core.handle(Happened::Looked { unanswered }, now));
         Ok(entry.core.need(now))
+    }
+
+    /// Whether the chat is needed, if that can be told.
+    fn need_now(&self, chat: ChatId) -> Option<Need> {
+        let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
+        self.look(chat, &dir).ok()
     }
 
     /// The agent that serves a chat, from its task and the configuration.
@@ -532,7 +540,8 @@ impl Daemon {
                 None
             }
         };
-        self.events.notice(chat, notice, reason);
+        let need = matches!(notice, Notice::Backoff { .. }).then(|| self.need_now(chat));
+        self.events.notice(chat, notice, reason, need.flatten());
         if starts::ends_a_start(notice) {
             self.start_is_over(chat);
         }

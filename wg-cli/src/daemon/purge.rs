@@ -14,7 +14,7 @@ use crate::chat::{Act, Happened, Wish};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::EventKind;
-use crate::ops::{ChatName, PurgeError, PurgeOptions, PurgeReport, Skipped};
+use crate::ops::{ChatName, Ended, PurgeError, PurgeOptions, PurgeReport, Skipped};
 use crate::presence;
 use crate::store::graph::{ChatId, Graph};
 use crate::store::messages;
@@ -97,9 +97,9 @@ pub(super) fn purge(
     for (done, (chat, stop)) in stops.into_iter().enumerate() {
         match stop.wait(daemon.stop_grace() * 3 + QUERY) {
             Ok(down) => {
-                let handler = down.was_running || served.contains(&chat);
-                let ended = down.report.ended.len() + usize::from(handler) + daemon.end_left(chat);
-                report.handlers_ended += u32::try_from(ended).unwrap_or(u32::MAX);
+                let handler = usize::from(down.was_running || served.contains(&chat));
+                let others = down.report.ended.len() + daemon.end_left(chat);
+                report.ended += Ended::of(handler, others);
                 for survivor in down.report.survivors {
                     report.errors.push(PurgeError {
                         chat_id: chat.0,
@@ -300,8 +300,7 @@ fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {
 }
 
 impl Daemon {
-    /// Ends every handler that the driver has and everything else that carries this workspace's marker; returns how many
-    /// processes that were.
+    /// Ends every handler that the driver has and everything else that carries this workspace's marker; returns who that was.
     pub(super) fn end_all(self: &Arc<Self>) -> Result<AllEnded, Failure> {
         let chats: Vec<ChatId> = self
             .chats
@@ -314,7 +313,7 @@ impl Daemon {
             .iter()
             .map(|chat| self.driver().stop(unit_of(*chat)))
             .collect();
-        let mut ended = 0;
+        let mut ended = Ended::default();
         let mut survivors = Vec::new();
         for (chat, stop) in chats.iter().zip(stops) {
             let down = stop.wait(self.stop_grace() * 3 + QUERY).map_err(|e| {
@@ -324,30 +323,41 @@ impl Daemon {
                 )
                 .caused_by(e)
             })?;
-            ended += down.report.ended.len() + usize::from(down.was_running);
+            ended += Ended::of(usize::from(down.was_running), down.report.ended.len());
             survivors.extend(down.report.survivors);
         }
-        let report = supervisor::tree::end(None, Some(&self.marker(None)), QUERY, &mut |pid| {
-            self.is_exempt(pid)
-        })
-        .map_err(|e| {
+        let unseen = || {
             Failure::new(
                 ExitCode::System,
                 "what dead handlers left behind could not be looked at",
             )
-            .caused_by(e)
-        })?;
-        ended += report.ended.len();
+        };
+        let marker = self.marker(None);
+        // A handler that could not be adopted is one all the same; what it was can be seen only while it lives.
+        let (carriers, _) =
+            supervisor::tree::carriers(&marker).map_err(|e| unseen().caused_by(e))?;
+        let handlers: BTreeSet<u32> = carriers
+            .iter()
+            .map(|process| process.pid)
+            .filter(|pid| reap::is_handler_command(*pid))
+            .collect();
+        let report =
+            supervisor::tree::end(None, Some(&marker), QUERY, &mut |pid| self.is_exempt(pid))
+                .map_err(|e| unseen().caused_by(e))?;
+        let ours = report
+            .ended
+            .iter()
+            .filter(|process| handlers.contains(&process.pid))
+            .count();
+        ended += Ended::of(ours, report.ended.len() - ours);
         survivors.extend(report.survivors);
         survivors.sort_by_key(|process| process.pid);
         survivors.dedup_by_key(|process| process.pid);
         let all: Vec<ChatId> = self.chats.lock().keys().copied().collect();
-        ended += all
-            .into_iter()
-            .map(|chat| self.end_left(chat))
-            .sum::<usize>();
+        let left = all.into_iter().map(|chat| self.end_left(chat)).sum();
+        ended += Ended::of(0, left);
         Ok(AllEnded {
-            ended: u32::try_from(ended).unwrap_or(u32::MAX),
+            ended,
             survivors: survivors
                 .iter()
                 .map(|process| format!("{} ({})", process.pid, process.name))
@@ -359,8 +369,8 @@ impl Daemon {
 /// What came of ending every handler.
 #[derive(Debug, Default)]
 pub struct AllEnded {
-    /// How many processes were ended.
-    pub ended: u32,
+    /// Who was ended.
+    pub ended: Ended,
     /// Those that are still there: `pid (name)`.
     pub survivors: Vec<String>,
 }

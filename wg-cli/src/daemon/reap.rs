@@ -1,5 +1,6 @@
 //! Whose a process is: the marker in its environment, and the locks that it holds.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use supervisor::tree::{Marker, Process};
 
 use super::host::MARKER;
 use crate::clock::{self, Timestamp};
+use crate::store::chat_state::SpawnRecord;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
@@ -33,6 +35,36 @@ pub(super) fn marker_of(pid: u32) -> Option<String> {
         .split(|byte| *byte == 0)
         .find_map(|variable| variable.strip_prefix(name.as_bytes()))
         .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// The live processes that are the handler of this start of a chat, each with its start: the nonce in the environment is the one that
+/// was written down before the fork. Mostly one, or none.
+pub(super) fn handlers_of(
+    workspace: &Workspace,
+    chat: ChatId,
+    dir: &Path,
+    spawn: &SpawnRecord,
+) -> Vec<(u32, u64)> {
+    // The lock names the handler even if the daemon died before it could write the pid down.
+    let holder = session_lock::inspect(dir)
+        .ok()
+        .filter(session_lock::Inspection::is_held)
+        .and_then(|found| found.holder().map(|holder| holder.pid));
+    let candidates: BTreeSet<u32> = holder
+        .into_iter()
+        .chain(spawn.pid)
+        .filter(|pid| *pid > 1)
+        .collect();
+    let expected = format!("{}/{chat}/{}", workspace.id(), spawn.nonce);
+    let is_it = |pid: u32| {
+        let identity = session_lock::ProcessIdentity::of(pid).ok().flatten()?;
+        let start = identity.start_ticks?;
+        let is_another =
+            spawn.pid == Some(pid) && spawn.start_ticks.is_some_and(|known| known != start);
+        let carries = marker_of(pid).as_deref() == Some(expected.as_str());
+        (carries && !is_another).then_some((pid, start))
+    };
+    candidates.into_iter().filter_map(is_it).collect()
 }
 
 /// Whether this looks like a handler of this or the earlier tool: `wg … nex`, `claude-handler`, `codex-handler`.

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::ipc::protocol::{EARLIER_LIST, OneChat, PROTOCOL_VERSION, Reply, Request};
 use crate::ipc::server::{Answer, ConnectionId, Service, Standing};
 use crate::names::EventKind;
-use crate::ops::{ChatChange, PurgeOptions, SendOptions};
+use crate::ops::{ChatChange, Ended, PurgeOptions, SendOptions};
 use crate::patience::Patience;
 use crate::store::config::Config;
 use crate::store::files::Durability;
@@ -145,6 +145,7 @@ impl Service for Requests {
             | Request::SetChatExecutor { .. }
             | Request::Explain(_)
             | Request::ReleaseChat(_)
+            | Request::KeepChat(_)
             | Request::Reload
             | Request::Pause
             | Request::Resume => daemon.dispatch(from, request, answer),
@@ -289,6 +290,14 @@ impl Daemon {
                     json!({ "chat_id": chat_id, "held_off": true })
                 });
                 answer.send(&reply(released));
+            }
+            Request::KeepChat(OneChat { chat_id, .. }) => {
+                let chat = ChatId(chat_id);
+                let kept = self.known(chat).map(|()| {
+                    self.kept(chat);
+                    json!({ "chat_id": chat_id, "held_off": false })
+                });
+                answer.send(&reply(kept));
             }
             Request::PurgeChats {
                 include_active,
@@ -476,8 +485,10 @@ impl Daemon {
             };
             self.event(kind, Some(chat), &format!("{why} ({actor})"));
         }
-        let ended =
-            down.report.ended.len() + usize::from(down.was_running) + self.end_borrowers(chat);
+        let ended = Ended::of(
+            usize::from(down.was_running),
+            down.report.ended.len() + self.end_borrowers(chat),
+        );
         let mut text = match now {
             Some(Wish::Archived | Wish::Purged) => {
                 format!("archived {chat}; its history stays where it is")
@@ -501,9 +512,8 @@ impl Daemon {
                 ),
             ));
         }
-        if down.was_running {
-            let plural = if ended == 1 { "" } else { "es" };
-            text = format!("{text}, {ended} process{plural} ended");
+        if let Some(words) = ended.in_words() {
+            text = format!("{text}, {words}");
         }
         if down.report.best_effort() {
             let unseen = down.report.unreadable;
@@ -529,7 +539,7 @@ impl Daemon {
         Ok(self.change(
             chat,
             before == Some(Wish::Stopped) || parked,
-            0,
+            Ended::default(),
             format!("resumed {chat}"),
         ))
     }
@@ -551,7 +561,7 @@ impl Daemon {
         } else {
             format!("{chat} was not retired")
         };
-        Ok(self.change(chat, changed, 0, text))
+        Ok(self.change(chat, changed, Ended::default(), text))
     }
 
     fn interrupt(&self, chat: ChatId) -> Result<ChatChange, Failure> {
@@ -602,7 +612,7 @@ impl Daemon {
         &self,
         chat: ChatId,
         changed: bool,
-        ended: usize,
+        ended: Ended,
         text: String,
     ) -> ChatChange {
         ChatChange {
@@ -610,7 +620,7 @@ impl Daemon {
             task_id: chat.task_id(),
             changed,
             state: self.chat_state(chat),
-            handlers_ended: u32::try_from(ended).unwrap_or(u32::MAX),
+            ended,
             text,
         }
     }

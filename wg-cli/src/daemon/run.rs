@@ -30,6 +30,7 @@ use crate::failure::Failure;
 use crate::ipc::protocol::Reply;
 use crate::ipc::server::{Answer, Limits, Server};
 use crate::names::EventKind;
+use crate::ops::Ended;
 use crate::store::config::Config;
 use crate::store::error::of_lock;
 use crate::store::events::EventLog;
@@ -400,9 +401,9 @@ impl Daemon {
             chats.into_iter().map(|chat| self.end_borrowers(chat)).sum()
         };
         let ended = if ending == Ending::Keep {
-            0
+            Ended::default()
         } else {
-            handlers + report.ended.len() + borrowers
+            Ended::of(handlers, report.ended.len() + borrowers)
         };
         let survivors: Vec<_> = report
             .survivors
@@ -412,7 +413,8 @@ impl Daemon {
         let reply = Reply::of(json!({
             "status": "stopped",
             "pid": std::process::id(),
-            "handlers_ended": ended,
+            "handlers_ended": ended.handlers,
+            "others_ended": ended.others,
             "survivors": survivors,
             "best_effort": report.best_effort(),
             "unreadable": report.unreadable,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::graph_seen::InGraph;
 use super::host::unit_of;
-use super::{Daemon, Entry, QUERY, explain, lanes, unread};
+use super::{Daemon, Entry, QUERY, explain, holder, lanes, unread};
 use crate::chat::Wish;
 use crate::clock;
 use crate::names::ChatState;
@@ -30,9 +30,10 @@ impl Daemon {
             uptime_secs: Some(now.since(self.started_at).as_secs()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             paused: self.paused.load(Ordering::SeqCst),
+            graph_trouble: self.graph_trouble_or_damage(),
             log: self.workspace.daemon_log_path().display().to_string(),
             chats: self.rows(),
-            control_groups: self.groups.are_there(),
+            control_groups: self.groups.are_made(),
             lanes: lanes::of(&self.queue.snapshot()),
         }
     }
@@ -137,7 +138,9 @@ impl Daemon {
         // The notice of its lock may be on its way, or be missed where too many are watched.
         let has_it = || {
             let dir = resolve::session_dir(&self.workspace, chat, Make::No).ok()?;
-            explain::live_holder(&dir).map(|holder| holder.pid)
+            holder::seen(&dir)
+                .filter(holder::Seen::holds_itself)
+                .map(|seen| seen.holder.pid)
         };
         serves || has_it().is_some_and(|pid| Some(pid) == handler)
     }

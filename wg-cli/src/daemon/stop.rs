@@ -18,6 +18,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::client::is_out_of_time;
 use crate::ipc::{CallError, Client, ConnectError, Request};
+use crate::ops::Ended;
 use crate::process_signal::{self, Signal};
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
@@ -50,8 +51,9 @@ pub struct Stopped {
     pub was_running: bool,
     /// Which.
     pub pid: Option<u32>,
-    /// Processes that were ended, descendants of handlers included, the daemon not.
-    pub handlers_ended: u32,
+    /// Who was ended, the daemon not counted.
+    #[serde(flatten)]
+    pub ended: Ended,
     /// Processes that are still there: `pid (name)`.
     pub survivors: Vec<String>,
     /// Processes that the last look could not see into: where there are any, somebody may have been overlooked.
@@ -87,7 +89,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
     let mut stopped = Stopped {
         was_running: true,
         pid: Some(holder.pid),
-        handlers_ended: 0,
+        ended: Ended::default(),
         survivors: Vec::new(),
         unreadable: 0,
     };
@@ -129,7 +131,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
     }
     let patience = if deaf && options.force {
         DEAF_BY_FORCE
-    } else if stopped.handlers_ended > 0 {
+    } else if stopped.ended.handlers > 0 {
         PATIENCE
     } else {
         DEAF
@@ -152,7 +154,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         if gone_within(DEAF)? {
             if !options.keep_handlers {
                 let left = local::end_handlers(workspace)?;
-                stopped.handlers_ended = left.ended;
+                stopped.ended = left.ended;
                 stopped.survivors = left.survivors;
             }
             remove_state_of_the_dead(workspace)?;
@@ -179,7 +181,7 @@ fn stop_older(
     Ok(Stopped {
         was_running: true,
         pid: Some(pid),
-        handlers_ended: told.handlers_ended + left.handlers_ended,
+        ended: told.ended + left.ended,
         ..left
     })
 }
@@ -195,7 +197,7 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
     Ok(Stopped {
         was_running: false,
         pid: None,
-        handlers_ended: left.ended,
+        ended: left.ended,
         survivors: left.survivors,
         unreadable: 0,
     })
@@ -225,7 +227,10 @@ impl Stopped {
             let number = reply.get(name).and_then(Value::as_u64);
             number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
         };
-        self.handlers_ended = number("handlers_ended");
+        self.ended = Ended {
+            handlers: number("handlers_ended"),
+            others: number("others_ended"),
+        };
         self.unreadable = number("unreadable");
         for survivor in reply
             .get("survivors")

@@ -55,6 +55,7 @@ fn status_from_files(workspace: &Workspace) -> Result<ServiceStatus, Failure> {
         paused: false,
         log: workspace.daemon_log_path().display().to_string(),
         chats: local::list_chats(workspace)?,
+        graph_trouble: local::graph_damage(workspace)?,
         control_groups: false,
         lanes: Lanes::default(),
     })

@@ -65,6 +65,15 @@ fn a_graph_that_cannot_be_read_pauses_the_starts_says_so_and_ends_nothing() {
             "{log}"
         );
         assert_eq!(count(&world, "spawned"), 0);
+        for verb in [&["why", "0"][..], &["why"], &["service", "status"]] {
+            let said = world.wg(verb).ok().stdout;
+            assert!(
+                said.contains("it cannot be read, so no handler is started"),
+                "{instead}, {verb:?}: {said}"
+            );
+        }
+        let status = world.json(&["service", "status"]);
+        assert!(status["graph_trouble"].is_string(), "{status}");
         world.sh("rm -rf .wg/graph.jsonl", b"");
         put(&world, &graph);
         answered(&world, 1);
@@ -93,8 +102,21 @@ fn a_chat_whose_own_line_cannot_be_read_waits_for_it() {
         events.contains("its line of the graph cannot be read")
     });
     assert_eq!(count(&world, "spawned"), 0);
+    for (verb, words) in [
+        (
+            &["why", "0"][..],
+            "its line cannot be read, so it is not started",
+        ),
+        (&["why"], "its line cannot be read, so it is not started"),
+        (&["service", "status"], "Graph: 1 line(s) were skipped"),
+    ] {
+        let said = world.wg(verb).ok().stdout;
+        assert!(said.contains(words), "{verb:?}: {said}");
+    }
     put(&world, &graph);
     answered(&world, 1);
+    let status = world.json(&["service", "status"]);
+    assert_eq!(status["graph_trouble"], Value::Null);
     world.stop();
 }
 

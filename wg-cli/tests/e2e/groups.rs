@@ -181,7 +181,9 @@ fn what_a_killed_handler_left_in_the_dark_is_ended_with_its_group() {
     };
     let world = World::with_workspace();
     let (handler, dark) = in_a_turn(&world, &place);
-    assert_eq!(world.json(&["service", "status"])["control_groups"], true);
+    let status = world.json(&["service", "status"]);
+    assert_eq!(status["control_groups"], true, "{status}");
+    assert_eq!(status["chats"][0]["control_group"], true, "{status}");
     let members = members_of_handler(&place);
     for pid in [handler, dark] {
         assert!(
@@ -289,6 +291,49 @@ fn without_a_service_a_purge_or_a_stop_ends_what_is_left_in_the_dark() {
         is_bare(&place);
         world.stop();
     }
+}
+
+#[test]
+fn a_group_that_could_not_be_made_is_not_said_to_be_there() {
+    let Some(place) = Place::make(true) else {
+        return;
+    };
+    let world = World::with_workspace();
+    place.wg(&world, &["service", "start"]).ok();
+    // Nothing was tried yet.
+    assert_eq!(world.json(&["service", "status"])["control_groups"], true);
+    fs::write(place.0.dir().join("cgroup.max.descendants"), "0").unwrap();
+    world.wg(&["up", "hello"]).ok();
+    let status = world.json(&["service", "status"]);
+    assert_eq!(status["control_groups"], false, "{status}");
+    assert_eq!(status["chats"][0]["control_group"], false, "{status}");
+    world.stop();
+    is_bare(&place);
+}
+
+#[test]
+fn a_handler_whose_pid_was_never_written_down_is_known_by_its_group() {
+    let Some(place) = Place::make(true) else {
+        return;
+    };
+    let world = World::with_workspace();
+    let dark = killed_with_its_handler(&world, &place);
+    let path = ".wg/service/coordinator-state-0.json";
+    let mut state: serde_json::Value = serde_json::from_str(&world.read(path)).unwrap();
+    let spawn = state["wg_supervisor"]["spawn"].as_object_mut().unwrap();
+    for field in ["pid", "start_ticks"] {
+        assert!(spawn.remove(field).is_some(), "{spawn:?}");
+    }
+    fs::write(world.path(path), state.to_string()).unwrap();
+    for verb in [&["why", "0"][..], &["doctor"]] {
+        let told = world.wg(verb).stdout;
+        assert!(told.contains(&format!("(pid {dark})")), "{told}");
+    }
+    let stopped = world.json(&["service", "stop"]);
+    assert!(!lives(dark), "{stopped}");
+    assert_eq!(stopped["handlers_ended"], 0, "{stopped}");
+    assert!(stopped["others_ended"].as_u64() >= Some(1), "{stopped}");
+    is_bare(&place);
 }
 
 #[test]

@@ -134,6 +134,30 @@ fn without_a_terminal_a_held_chat_is_not_waited_for_and_its_holder_is_named() {
     world.stop();
 }
 
+#[test]
+fn a_takeover_that_comes_to_nothing_delays_no_start_and_its_cure_is_the_one_that_works() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let holder = "mkdir -p .wg/chat/.chat-0; setsid sleep 600 </dev/null >/dev/null 2>&1 & S=$!
+        printf '%s\\n%s\\nchat-nex\\n' $S \"$(date -Iseconds)\" >.wg/chat/.chat-0/.handler.pid; echo $S";
+    let holder: i32 = world.sh(holder, b"").stdout.trim().parse().unwrap();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("\"event\":\"held\"")
+    });
+    world.wg(&["session", "takeover", "0"]).with_code(75);
+    let why = world.wg(&["why", "0"]).ok().stdout;
+    let cure = "wg session takeover chat-0 --allow-unproven";
+    assert!(why.contains(cure), "{why}");
+    // Its own end, not the cure, which keeps the service away for the person who took the session.
+    kill(Pid::from_raw(holder), Signal::SIGKILL).unwrap();
+    world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| text.ends_with('\n'));
+    let told = world.read(".wg/service/events.jsonl");
+    assert!(!told.contains("it was released to a person"), "{told}");
+    world.stop();
+}
+
 /// The handler that serves the chat, which is not `other`.
 fn handler_other_than(world: &World, other: i64) -> i64 {
     let text = world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {

@@ -43,6 +43,7 @@ mod succession;
 mod surroundings;
 mod terminal;
 mod tree;
+mod truth;
 mod tui_driven;
 mod verbs;
 mod waking;

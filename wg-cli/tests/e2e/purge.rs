@@ -122,7 +122,7 @@ fn a_second_purge_changes_nothing(world: &World) {
     let report = world.json(&["service", "purge-chats"]);
     assert_eq!(
         report,
-        serde_json::json!({"purged": [], "skipped": [], "errors": [], "handlers_ended": 0})
+        serde_json::json!({"purged": [], "skipped": [], "errors": [], "handlers_ended": 0, "others_ended": 0})
     );
     assert_eq!(world.read(".wg/graph.jsonl"), graph);
 }

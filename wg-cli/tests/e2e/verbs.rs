@@ -167,7 +167,18 @@ fn an_interrupt_ends_the_turn_and_not_the_chat() {
     let waiting = world.start(&["chat", "take your time", "--timeout", "1h"]);
     world.wait_for_file(".wg/chat/.chat-0/.streaming", |text| text.contains("begun"));
     let handler = world.json(&["chat", "show", "0"])["pid"].clone();
-    world.wg(&["chat", "interrupt", "0"]).ok();
+    let told = world.json(&["chat", "interrupt", "0"]);
+    // It is said when it has happened.
+    let outbox = world.read(".wg/chat/.chat-0/outbox.jsonl");
+    assert!(outbox.contains("interrupted"), "{outbox}");
+    assert_eq!(told["text"], "interrupted the turn of chat-0");
+    assert_eq!(told["changed"], true);
+    let told = world.json(&["chat", "interrupt", "0"]);
+    assert_eq!(told["changed"], false, "{told}");
+    assert_eq!(
+        told["text"],
+        "chat-0 answers nothing, so nothing was interrupted"
+    );
     let done = waiting.finish().with_code(1);
     assert!(done.stderr.contains("interrupted"), "{}", done.stderr);
     assert_eq!(world.wg(&["chat", "next"]).ok().stdout, "quick next\n");
@@ -555,6 +566,13 @@ fn a_paused_service_does_not_ask_itself_without_end_about_a_waiting_message() {
     for _ in 0..10 {
         world.wg(&["service", "status"]).ok();
     }
+    let why = world.wg(&["why", "1"]).ok().stdout;
+    for words in [
+        "idle: the service is paused",
+        "it starts when the service is resumed",
+    ] {
+        assert!(why.contains(words), "no `{words}` in {why}");
+    }
     let lines = idle_lines(&world);
     assert!((1..10).contains(&lines), "{lines} lines say idle");
     world.wg(&["service", "resume"]).ok();
@@ -576,10 +594,18 @@ fn somebody_without_a_name_is_called_user_in_the_conversation() {
 fn the_holder_of_a_chat_is_told_with_how_long_ago_it_came() {
     let world = World::new();
     world.wg(&["up", "hello"]).ok();
-    world.wg(&["service", "stop", "--keep-handlers"]).ok();
+    world.wg(&["service", "stop"]).ok();
+    let person = world.start(&["nex", "--chat", "0"]);
+    let pid = person.pid().to_string();
+    world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
+        text.lines().next() == Some(&pid)
+    });
     let why = world.wg(&["why", "0"]).ok();
     let holder = why.stdout.lines().find(|line| line.contains("holder"));
     let holder = holder.unwrap_or_else(|| panic!("no holder: {}", why.stdout));
     assert!(holder.contains(" ago"), "{holder}");
-    world.stop();
+    assert!(holder.contains(&format!("pid {pid} ")), "{holder}");
+    assert_eq!(world.json(&["chat", "list"])["chats"][0]["state"], "held");
+    kill(Pid::from_raw(person.pid()), Signal::SIGTERM).unwrap();
+    person.finish();
 }

@@ -240,7 +240,7 @@ impl Brain {
             .restore(valid(policy, fault), now)
             .expect("because this version wrote it");
         if fault == Some(Fault::ForgetsItsPauseOnRestore) && pauses && !stays_down {
-            drop(machine.handle(Event::Resume, now.at));
+            drop(machine.handle(Event::ConfigChanged, now.at));
             if let State::Starting { generation, .. } = machine.state() {
                 let generation = *generation;
                 drop(machine.handle(Event::NotNeeded { generation }, now.at));

@@ -193,7 +193,7 @@ impl Rules {
         let now = truth.now;
         let state = machine.state();
         let facts = machine.explain(now);
-        self.note_wishes(event, step);
+        self.note_wishes(event, before, step);
         self.note_run(event, before, now);
         if let Event::Exited { generation, .. } = event
             && before.state.process().map(|(_, own)| own) != Some(*generation)
@@ -235,7 +235,7 @@ impl Rules {
         self.check_rest(machine, truth)
     }
 
-    fn note_wishes(&mut self, event: &Event, step: &Step) {
+    fn note_wishes(&mut self, event: &Event, before: &Before, step: &Step) {
         if *event == Event::ConfigChanged {
             self.reconfigured = true;
         }
@@ -248,7 +248,7 @@ impl Rules {
         ) {
             self.wanted_down = false;
         }
-        let forgiven = step.notices.iter().any(|notice| {
+        let unparked = step.notices.iter().any(|notice| {
             matches!(
                 notice,
                 Notice::Unparked {
@@ -256,7 +256,8 @@ impl Rules {
                 }
             )
         });
-        if forgiven {
+        let resumed = *event == Event::Resume && matches!(before.state, State::Degraded { .. });
+        if unparked || resumed {
             self.crashes.clear();
             self.announced = false;
             self.early = None;

@@ -81,10 +81,13 @@ impl Shown {
         fact("handler", self.row.pid.map(|pid| format!("pid {pid}")));
         fact(
             "holder",
-            self.row
-                .holder
-                .as_ref()
-                .map(|holder| format!("pid {} ({})", holder.pid, holder.kind)),
+            self.row.holder.as_ref().map(|holder| {
+                let left = holder
+                    .left_by
+                    .map(|by| format!(", left behind by handler {by}"))
+                    .unwrap_or_default();
+                format!("pid {} ({}){left}", holder.pid, holder.kind)
+            }),
         );
         fact("agent", Some(self.row.agent.clone()));
         fact("command", self.command.as_ref().map(|argv| argv.join(" ")));

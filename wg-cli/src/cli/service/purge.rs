@@ -93,9 +93,7 @@ fn purge_within(
 fn to_text(report: &PurgeReport, dry_run: bool) -> String {
     let verb = if dry_run { "Would purge" } else { "Purged" };
     let mut summary = vec![format!("{verb} {} chat(s)", report.purged.len())];
-    if report.handlers_ended > 0 {
-        summary.push(format!("ended {} process(es)", report.handlers_ended));
-    }
+    summary.extend(report.ended.in_words());
     if !report.skipped.is_empty() {
         summary.push(format!("skipped {}", report.skipped.len()));
     }
@@ -119,7 +117,7 @@ fn to_text(report: &PurgeReport, dry_run: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::to_text;
-    use crate::ops::{ChatName, PurgeError, PurgeReport, Skipped};
+    use crate::ops::{ChatName, Ended, PurgeError, PurgeReport, Skipped};
 
     #[test]
     fn the_summary_counts_and_names_every_chat_that_is_not_as_asked_for() {
@@ -137,11 +135,11 @@ mod tests {
                 pid: Some(42),
                 error: "not proven ours".into(),
             }],
-            handlers_ended: 3,
+            ended: Ended::of(1, 2),
         };
         assert_eq!(
             to_text(&report, false),
-            "Purged 1 chat(s), ended 3 process(es), skipped 1\n  skipped chat-2: caller chat\n  still held: chat-1 pid 42: not proven ours"
+            "Purged 1 chat(s), 1 handler and 2 other processes ended, skipped 1\n  skipped chat-2: caller chat\n  still held: chat-1 pid 42: not proven ours"
         );
         assert_eq!(to_text(&PurgeReport::default(), false), "Purged 0 chat(s)");
         assert_eq!(

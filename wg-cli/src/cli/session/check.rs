@@ -4,10 +4,10 @@ mod lock;
 
 use std::collections::BTreeMap;
 
-use session_lock::{Held, Inspection};
+use session_lock::{Held, HeldReason, Holder, Inspection};
 
-use super::look;
 use super::target::Target;
+use super::{look, takeover_command};
 use crate::cli::args::session::Check;
 use crate::cli::context::Context;
 use crate::cli::finding::{self, Finding, Fix, Weight};
@@ -51,8 +51,6 @@ fn strangers(targets: &[Target]) -> Outcome<Vec<Finding>> {
             continue;
         };
         let dir = target.dir.display();
-        // A name that means a chat leads to the session that the chat uses.
-        let mut end = String::new();
         let used = targets.iter().find(|other| other.chat == Some(chat));
         let finding = if let Some(used) = used {
             let text = format!(
@@ -62,7 +60,6 @@ fn strangers(targets: &[Target]) -> Outcome<Vec<Finding>> {
             Finding::new("session", Weight::Warning, text)
                 .with_advice("take from it what is missed there, and remove it")
         } else {
-            end = format!("end it: wg session takeover {}", target.name);
             let text = format!("`{dir}` belongs to a chat that is not in the graph");
             Finding::new("session", Weight::Warning, text).with_advice(format!(
                 "if nobody misses it: wg session rm {}",
@@ -70,22 +67,31 @@ fn strangers(targets: &[Target]) -> Outcome<Vec<Finding>> {
             ))
         };
         findings.push(finding);
-        if let Inspection::Held(Held {
-            holder: Some(holder),
-            ..
-        }) = look(target)?
-        {
+        if let Some((held, holder)) = &served(target)? {
             let text = format!(
                 "pid {} ({}) is an orphan: it serves `{dir}`, which no chat uses",
                 holder.pid, holder.kind
             );
-            if end.is_empty() {
-                end = format!("end it: kill {}", holder.pid);
-            }
+            let end = match used {
+                // A name that means a chat leads to the session that the chat uses.
+                Some(_) => format!("kill {}", holder.pid),
+                None => takeover_command(&target.name, Some(held)),
+            };
+            let end = format!("end it: {end}");
             findings.push(Finding::new("session", Weight::Warning, text).with_advice(end));
         }
     }
     Ok(findings)
+}
+
+/// Who serves a session; of what a dead holder left its lock tells.
+fn served(target: &Target) -> Outcome<Option<(Held, Holder)>> {
+    let Inspection::Held(held) = look(target)? else {
+        return Ok(None);
+    };
+    let is_left = matches!(held.reason, HeldReason::Inherited { .. });
+    let holder = held.holder.clone().filter(|_| !is_left);
+    Ok(holder.map(|holder| (held, holder)))
 }
 
 /// Sessions of chats that are to be served no more, and yet are.
@@ -95,11 +101,7 @@ fn retired(graph: &Graph, targets: &[Target]) -> Outcome<Vec<Finding>> {
         let Some(target) = targets.iter().find(|target| target.chat == Some(chat.id)) else {
             continue;
         };
-        if let Inspection::Held(Held {
-            holder: Some(holder),
-            ..
-        }) = look(target)?
-        {
+        if let Some((held, holder)) = &served(target)? {
             let state = if chat.archived {
                 "archived"
             } else {
@@ -110,8 +112,8 @@ fn retired(graph: &Graph, targets: &[Target]) -> Outcome<Vec<Finding>> {
                 target.name, holder.pid, holder.kind
             );
             let advice = format!(
-                "wait until it has left, or end it: wg session takeover {}",
-                target.name
+                "wait until it has left, or end it: {}",
+                takeover_command(&target.name, Some(held))
             );
             findings.push(Finding::new("session", Weight::Warning, text).with_advice(advice));
         }

@@ -257,6 +257,7 @@ mod tests {
                 unread: 3,
                 consumers: 0,
                 holder: None,
+                control_group: false,
                 agent: "echo".into(),
                 task_status: "in-progress".into(),
             },
