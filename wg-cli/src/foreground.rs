@@ -24,8 +24,8 @@ use supervisor::{
     Outcome, Prepared, Restart, Rung, SpawnFailure, StartReason, UnitId, ValidPolicy,
 };
 
-use self::ears::Ears;
 pub(crate) use self::ears::Rope;
+use self::ears::{Board, Ears};
 use self::line::{Line, Teller};
 use self::terminal::Terminal;
 use crate::exit_code::ExitCode;
@@ -92,7 +92,10 @@ pub fn run(
     let before = strays::children();
     // What loses its parent below the command comes to us and is found by its place, whatever it did to its environment.
     strays::come_here();
-    let told = Arc::new(Told::default());
+    let terminal = Terminal::of_this_process();
+    let (listening, ears) =
+        ears::listen(&PASSED_ON, SIGCHLD).map_err(system("failed to handle signals"))?;
+    let told = Arc::new(Told::of(ears.board()));
     let (teller, line) = Teller::start(tell).map_err(system("failed to start a thread"))?;
     let host = OneCommand {
         command: options.command.clone(),
@@ -103,9 +106,6 @@ pub fn run(
         told: Arc::clone(&told),
         tell: line,
     };
-    let terminal = Terminal::of_this_process();
-    let (listening, ears) =
-        ears::listen(&PASSED_ON, SIGCHLD).map_err(system("failed to handle signals"))?;
     let machine = Machine::new(
         options.policy.clone(),
         u64::from(std::process::id()),
@@ -114,6 +114,7 @@ pub fn run(
     let foreground = Foreground::start(host, machine, options.restart).map_err(|e| {
         Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)
     })?;
+    ears::leave_to_others();
     let outcome = std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("signals".into())
@@ -159,8 +160,9 @@ fn heed(ears: Ears, foreground: &Foreground, told: &Told, terminal: Terminal) {
 }
 
 /// What the one that supervises and the one that listens tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Told {
+    board: Arc<Board>,
     /// The signal that told us to end, 0 if none did.
     to_end_by: AtomicI32,
     /// Whether it came from the terminal, which tells all of its foreground group.
@@ -172,6 +174,21 @@ struct Told {
 }
 
 impl Told {
+    fn of(board: Arc<Board>) -> Self {
+        Self {
+            board,
+            to_end_by: AtomicI32::new(0),
+            by_terminal: AtomicBool::new(false),
+            not_started: AtomicU8::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a stop is asked for, or about to be.
+    fn to_end(&self) -> bool {
+        self.board.says_end() || self.to_end_by.load(Ordering::SeqCst) != 0
+    }
+
     /// The terminal is gone; returns whether that is what ends us.
     fn hang_up(&self) -> bool {
         let first = self
@@ -220,7 +237,7 @@ impl Host for OneCommand {
     ) -> Prepared {
         self.tell.state(ChatState::Starting);
         // The stop is on its way.
-        if self.told.to_end_by.load(Ordering::SeqCst) != 0 {
+        if self.told.to_end() {
             return Prepared::NotNeeded;
         }
         let Some((program, arguments)) = self.command.split_first() else {
@@ -240,8 +257,8 @@ impl Host for OneCommand {
             ended.status.map_or(Ending::Lost, Ending::from),
             ended.ran_for,
         );
-        // The terminal tells the command at the same moment as this program, which may be slower.
-        if ended.stop_asked || self.told.to_end_by.load(Ordering::SeqCst) != 0 {
+        // The terminal tells the command at the same moment as this program, whose listener may be slower.
+        if ended.stop_asked || self.told.to_end() {
             seen.asked = Some(Asked::Stop);
             self.told.ended.store(true, Ordering::SeqCst);
         }

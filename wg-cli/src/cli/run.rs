@@ -1,5 +1,6 @@
 //! `wg run`: one command in the foreground under the same supervisor.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use supervisor::{Policy, Restart, ValidPolicy};
@@ -26,13 +27,40 @@ pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
     };
     // Under `--json` every line of stderr is a document, and the events are what there is to say.
     let (quiet, events) = (report.is_quiet(), args.events || report.is_json());
+    let orphans = Cell::new(0_u32);
     foreground::run(&options, move |event| {
         if events {
             crate::report::event_to_stderr(event);
-        } else if !quiet && is_worth_a_line(event) {
-            crate::report::aside(&format!("wg run: {}", event.text));
+        } else if !quiet {
+            for line in lines(event, &orphans) {
+                crate::report::aside(&format!("wg run: {line}"));
+            }
         }
     })
+}
+
+/// So many of a run's leftovers are told one by one; a command may leave thousands.
+const ORPHANS_TOLD: u32 = 3;
+
+/// What a person is told at an event; `orphans` counts those of a run so far.
+fn lines(event: &EventLine, orphans: &Cell<u32>) -> Vec<String> {
+    if event.event == EventKind::OrphanEnded {
+        orphans.set(orphans.get() + 1);
+        if orphans.get() > ORPHANS_TOLD {
+            return Vec::new();
+        }
+    }
+    let mut lines = Vec::new();
+    // Every event but another of its kind is the end of the list.
+    if event.event != EventKind::OrphanEnded
+        && let Some(more @ 1..) = orphans.take().checked_sub(ORPHANS_TOLD)
+    {
+        lines.push(format!("ended {more} more that it left behind"));
+    }
+    if is_worth_a_line(event) {
+        lines.push(event.text.clone());
+    }
+    lines
 }
 
 /// What a person at the terminal wants to read: what went wrong and what comes next.

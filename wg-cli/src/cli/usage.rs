@@ -121,8 +121,21 @@ fn cure(error: &clap::Error, args: &[OsString]) -> String {
     };
     match nearest {
         Some(word) => format!("did you mean {word}? {help}"),
-        None => help,
+        None => match command_after(error, args) {
+            Some(command) => format!("the command comes after --: {command}; {help}"),
+            None => help,
+        },
     }
+}
+
+/// What was meant by a command that stands where `wg run` and `wg lock run` expect only flags.
+fn command_after(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let path = command_path(error, args);
+    let runs = path.ends_with(" run") && error.kind() == ErrorKind::UnknownArgument;
+    (runs && !given.starts_with('-')).then(|| format!("{path} -- {given}"))
 }
 
 /// `wg chat` of the usage line `Usage: wg chat [OPTIONS] …`, so that the help named is the nearest one.
@@ -207,6 +220,25 @@ mod tests {
             &["wg", "list", "--jsn"],
             "unexpected argument `--jsn` found",
             "did you mean --json? wg list --help",
+        );
+    }
+
+    #[test]
+    fn a_command_without_its_dashes_is_told_where_it_belongs() {
+        told(
+            &["wg", "run", "make", "all"],
+            "unexpected argument `make` found",
+            "the command comes after --: wg run -- make; wg run --help",
+        );
+        told(
+            &["wg", "lock", "run", "make"],
+            "unexpected argument `make` found",
+            "the command comes after --: wg lock run -- make; wg lock run --help",
+        );
+        told(
+            &["wg", "run", "--nosuch", "--", "make"],
+            "unexpected argument `--nosuch` found",
+            "wg run --help",
         );
     }
 

@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::libc::{SI_KERNEL, SIGRTMAX, SIGRTMIN};
+use nix::sys::signal::SigSet;
 use signal_hook::SigId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::process_signal;
 use crate::sys;
@@ -67,6 +69,22 @@ pub(super) fn listen(numbers: &[i32], always: i32) -> io::Result<(Listening, Ear
     Ok((listening, Ears { board, bell, heard }))
 }
 
+impl Ears {
+    /// Returns where the signals stand before they are heard.
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+}
+
+/// Leaves all signals to the other threads. Where only the driver's thread has them, it cannot see a death without having seen the signal
+/// that the terminal sent to both, and real-time signals keep their order. That thread starts the command, which inherits what is
+/// blocked in it: nothing.
+pub(super) fn leave_to_others() {
+    if let Err(errno) = SigSet::all().thread_block() {
+        log::debug!("signals are not left to the driver: {errno}");
+    }
+}
+
 impl Drop for Listening {
     /// The last handler that goes closes the pipe, which ends whoever reads it.
     fn drop(&mut self) {
@@ -92,12 +110,19 @@ impl Iterator for Ears {
 
 /// The ordinary signals that wait to be heard, one bit each.
 #[derive(Debug, Default)]
-struct Board {
+pub(super) struct Board {
     waiting: AtomicU32,
     from_kernel: AtomicU32,
+    /// Whether one of those that end the command has come, heard or not.
+    end: AtomicBool,
 }
 
 impl Board {
+    /// Whether this program was told to end the command, even if whoever listens has not heard of it yet.
+    pub(super) fn says_end(&self) -> bool {
+        self.end.load(Ordering::SeqCst)
+    }
+
     fn take(&self) -> impl Iterator<Item = Heard> {
         let waiting = self.waiting.swap(0, Ordering::SeqCst);
         let from_kernel = self.from_kernel.load(Ordering::SeqCst);
@@ -124,6 +149,10 @@ impl Rope {
         let mut record = [0; RECORD];
         if (1..ORDINARY).contains(&number) {
             let bit = 1 << number;
+            let hung_up = number == SIGHUP && code == SI_KERNEL;
+            if hung_up || matches!(number, SIGINT | SIGTERM | SIGQUIT) {
+                self.board.end.store(true, Ordering::SeqCst);
+            }
             if code == SI_KERNEL {
                 self.board.from_kernel.fetch_or(bit, Ordering::SeqCst);
             } else {
@@ -162,8 +191,6 @@ fn heard_in(record: [u8; RECORD]) -> Option<Heard> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-
-    use signal_hook::consts::{SIGHUP, SIGTERM};
 
     use super::*;
 

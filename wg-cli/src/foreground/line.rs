@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::ears;
 use crate::names::ChatState;
 use crate::store::events::EventLine;
 
@@ -33,6 +34,7 @@ impl Teller {
         std::thread::Builder::new()
             .name("teller".into())
             .spawn(move || {
+                ears::leave_to_others();
                 for event in events {
                     tell(&event);
                 }

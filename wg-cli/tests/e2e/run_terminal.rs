@@ -50,6 +50,19 @@ fn ctrl_c_reaches_a_command_in_the_foreground_once() {
     terminal.ends_with(41);
 }
 
+#[test]
+fn a_command_that_dies_of_ctrl_c_is_not_started_again_however_soon_it_dies() {
+    let world = World::new();
+    // Which of the two is faster is a matter of luck, so more than once.
+    for _ in 0..5 {
+        let mut terminal = running(&world, &[], "echo ready; exec sleep 600");
+        terminal.types(CTRL_C);
+        terminal.shows("died of SIGINT");
+        terminal.shows("it was asked to stop (rule stop_asked)");
+        terminal.ends_with(130);
+    }
+}
+
 /// What a command does that takes a while to tell by a file that it was told of the end.
 const TELLS_HUP: &str =
     "trap 'sleep 0.2; echo x >heard; exit 3' HUP; echo $PPID >wg.pid; echo ready
