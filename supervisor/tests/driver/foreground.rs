@@ -38,17 +38,22 @@ impl Host for Shell {
     }
 }
 
-/// Runs a script with pauses of zero and `crash_hard = 4`.
-#[track_caller]
-fn outcome(script: &'static str, restart: Restart) -> Outcome {
+/// A machine with pauses of zero.
+fn eager(crash_hard: u32) -> Machine {
     let mut policy = Policy::standard();
     policy.backoff_first = std::time::Duration::ZERO;
     policy.backoff_cap = std::time::Duration::ZERO;
     policy.unsafe_no_backoff = true;
-    policy.crash_hard = 4;
+    policy.crash_hard = crash_hard;
     let policy = policy.validate().expect("because it is valid");
-    let machine = Machine::new(policy, 1, clock::now());
-    let foreground = Foreground::start(Shell(script), machine, restart).expect("because it starts");
+    Machine::new(policy, 1, clock::now())
+}
+
+/// Runs a script with pauses of zero and `crash_hard = 4`.
+#[track_caller]
+fn outcome(script: &'static str, restart: Restart) -> Outcome {
+    let foreground =
+        Foreground::start(Shell(script), eager(4), restart).expect("because it starts");
     foreground.wait(LONG).expect("because it ends")
 }
 
@@ -95,16 +100,12 @@ fn a_signal_is_passed_on_real_time_or_not() {
         ("trap 'exit 0' USR1; while :; do sleep 0.01; done", 10),
         ("trap 'exit 0' 40; while :; do sleep 0.01; done", 40),
     ] {
-        let policy = Policy::standard().validate().unwrap();
-        let machine = Machine::new(policy, 1, clock::now());
-        let foreground = Foreground::start(Shell(script), machine, Restart::OnFailure).unwrap();
-        let ended = loop {
-            // The shell may not have set its trap yet, then it dies and is started again.
+        let foreground = Foreground::start(Shell(script), eager(0), Restart::OnFailure).unwrap();
+        // The shell may not have set its trap yet, then it dies, is started again and has twice the time.
+        let ended = (0..10).find_map(|attempt| {
             foreground.signal(signal);
-            if let Some(outcome) = foreground.wait(std::time::Duration::from_millis(50)) {
-                break outcome;
-            }
-        };
-        assert_eq!(ended.shell_code(), Some(0));
+            foreground.wait(std::time::Duration::from_millis(50 << attempt))
+        });
+        assert_eq!(ended.and_then(|ended| ended.shell_code()), Some(0));
     }
 }

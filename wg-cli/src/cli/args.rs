@@ -249,20 +249,23 @@ Examples:
     /// Run one command in the foreground under the same supervisor
     #[command(after_help = "\
 Examples:
-  wg run -- ./worker --queue mail           again after each failure, with growing pauses
+  wg run -- ./worker --queue mail           again after each failure
   wg run --restart always --max-crashes 5 -- ./server
   wg run --policy wg.toml --events -- CMD   events as JSON lines on stderr
 
-Signals are passed on. TERM, INT and QUIT end the command: it has 10 s, then TERM and 5 s, then
-it is killed; a second one kills at once. So does the end of the terminal. Any other HUP is the
-command's own, to read its settings again for instance, as are USR1 and the rest.
+A failure is followed by a pause of 1 s, doubled to 60 s. A policy sets others;
+more than two starts a second for long need its unsafe_no_backoff.
 
-Leaves with the code of the command's last run; 128 + n where signal n ended that run, or ended the
-wait for the next one; 127 or 126 for a program that is not there or cannot be run; 78 for a policy
-that is wrong. Nothing of the command is left when this ends. Only kill -9 of wg itself (or a fault
-in it) cannot be passed on: it leaves the command running, with nobody to start it again.
+Signals are passed on. TERM, INT and QUIT are also the end: 10 s later comes
+TERM, and 5 s after that everything is killed; a second one kills at once. The
+end of the terminal is the end too. Any other HUP is the command's own, to read
+its settings again for instance, and so are USR1 and the rest.
 
-Restarts come after 1 s, doubled to 60 s, and faster only under a policy with unsafe_no_backoff.")]
+Leaves with the code of the command's last run; 128 + n where signal n ended
+that run, or the wait for the next one; 127 or 126 for a program that is not
+there or cannot be run; 78 for a policy that is wrong. Nothing of the command is
+left when this ends. Only kill -9 of wg itself, or a fault in it, cannot be
+passed on: the command then goes on, with nobody to start it again.")]
     Run(Run),
     /// One writer per directory, for any program
     #[command(after_help = "\
