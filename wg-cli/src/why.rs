@@ -65,6 +65,9 @@ pub struct Explanation {
     pub state: ChatState,
     /// Since when.
     pub since: Option<Timestamp>,
+    /// Whether no service looks after it.
+    #[serde(default)]
+    pub without_service: bool,
     /// The state in a few words: "held by another process".
     pub headline: String,
     /// What is known, in the order in which it is told.
@@ -146,9 +149,9 @@ impl Explanation {
             ChatState::Starting => Some(7),
             ChatState::Dormant => Some(8),
             ChatState::Running | ChatState::Adopted | ChatState::Idle => {
-                // It is well, and would not start.
+                // It is well, and would not start again.
                 let is_held_up = self.facts.iter().any(|fact| fact.label == "graph");
-                is_held_up.then_some(9)
+                (is_held_up || self.without_service).then_some(9)
             }
             ChatState::Archived | ChatState::Purged => None,
         }

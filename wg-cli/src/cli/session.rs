@@ -150,7 +150,7 @@ impl SessionView {
             .as_ref()
             .map(|holder| match &self.left_by {
                 Some(gone) => format!(
-                    " pid {} ({}), left behind by {}, who is gone",
+                    " pid {} ({}), left behind by {}, which holds it no longer",
                     holder.pid,
                     holder.kind,
                     gone.to_text(now)

@@ -300,7 +300,11 @@ fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>, sessions: &Sessions<'_>) -> B
             continue;
         };
         let Some(spawn) = record.spawn else { continue };
-        for (pid, start) in reap::handlers_of(&daemon.workspace, *chat, &dir, &spawn) {
+        let holder = session_lock::inspect(&dir)
+            .ok()
+            .filter(session_lock::Inspection::is_held)
+            .and_then(|found| found.holder().map(|holder| holder.pid));
+        for (pid, start) in reap::handlers_of(&daemon.workspace, *chat, holder, &spawn) {
             match daemon.driver().adopt(unit_of(*chat), pid, start, QUERY) {
                 Ok(Adopted::Alive) => {
                     adopted.insert(*chat);

@@ -44,11 +44,13 @@ impl Down {
         dir: Option<&Path>,
     ) -> Self {
         let chat: ChatId = task.id;
-        let handler = record.spawn.as_ref().zip(dir).and_then(|(spawn, dir)| {
-            let all = reap::handlers_of(workspace, chat, dir, spawn);
+        let seen = dir.and_then(holder::seen);
+        let named = seen.as_ref().map(|seen| &seen.holder);
+        let named = named.map(|holder| holder.left_by.unwrap_or(holder.pid));
+        let handler = record.spawn.as_ref().and_then(|spawn| {
+            let all = reap::handlers_of(workspace, chat, named, spawn);
             all.first().map(|(pid, _)| *pid)
         });
-        let seen = dir.and_then(holder::seen);
         let is_it = |seen: &Seen| Some(seen.holder.pid) == handler && seen.holds_itself();
         let serves = seen.as_ref().is_some_and(is_it);
         let since = seen

@@ -1,10 +1,9 @@
 //! Who holds a session: as the supervisor's machine wants to know it, and as people are told.
 
-use std::fs;
 use std::path::Path;
 
 use session_lock::{Held, HeldReason, InspectError, Inspection, Liveness};
-use supervisor::Holder;
+use supervisor::{Holder, tree};
 
 use super::reap;
 use crate::ops::HolderDto;
@@ -131,7 +130,7 @@ fn of_lock(held: Held) -> Option<Seen> {
 }
 
 /// How somebody who no longer holds a lock went, as the end of a sentence.
-pub(crate) fn how_it_went(liveness: Option<Liveness>) -> &'static str {
+fn how_it_went(liveness: Option<Liveness>) -> &'static str {
     if liveness == Some(Liveness::Left) {
         "which let go of it"
     } else {
@@ -141,11 +140,7 @@ pub(crate) fn how_it_went(liveness: Option<Liveness>) -> &'static str {
 
 /// What a process runs, as far as the system shows it.
 pub(crate) fn name_of(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match name.trim_end() {
-        "" => "unnamed".to_owned(),
-        name => name.to_owned(),
-    }
+    tree::process(pid).map_or_else(|| "unnamed".to_owned(), |process| process.name)
 }
 
 /// Who holds the session of this directory now, and whether that process can be watched.

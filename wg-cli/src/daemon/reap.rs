@@ -39,17 +39,14 @@ pub(super) fn marker_of(pid: u32) -> Option<String> {
 
 /// The live processes that are the handler of this start of a chat, each with its start: the nonce in the environment is the one that
 /// was written down before the fork. Mostly one, or none.
+///
+/// `holder` is whom the lock names: the handler, even if the daemon died before it could write the pid down.
 pub(super) fn handlers_of(
     workspace: &Workspace,
     chat: ChatId,
-    dir: &Path,
+    holder: Option<u32>,
     spawn: &SpawnRecord,
 ) -> Vec<(u32, u64)> {
-    // The lock names the handler even if the daemon died before it could write the pid down.
-    let holder = session_lock::inspect(dir)
-        .ok()
-        .filter(session_lock::Inspection::is_held)
-        .and_then(|found| found.holder().map(|holder| holder.pid));
     let candidates: BTreeSet<u32> = holder
         .into_iter()
         .chain(spawn.pid)

@@ -72,6 +72,7 @@ pub(super) fn words(known: &Known) -> Explanation {
         task_id: known.task.task_id.clone(),
         state: known.state,
         since: known.since,
+        without_service: !runs,
         headline,
         facts: told.facts,
         last: known.last.clone(),

@@ -251,11 +251,28 @@ fn whoever_was_killed_what_is_said_of_a_chat_is_true_and_the_same_everywhere() {
     for service_runs in [true, false] {
         let world = World::with_workspace();
         let cases = situations(&world);
+        for (chat, words) in PAUSING.into_iter().zip(["starts again", "nobody needs it"]) {
+            // It is written by another thread than the books are.
+            event(&world, "backoff", chat);
+            let events = world.read(".wg/service/events.jsonl");
+            let told = events.lines().find(|line| {
+                serde_json::from_str::<Value>(line)
+                    .is_ok_and(|event| event["event"] == "backoff" && event["chat_id"] == chat)
+            });
+            assert!(told.unwrap().contains(words), "{chat}: {events}");
+        }
         if !service_runs {
             killed(world.daemon_pid());
         }
         kill_all(&world, &cases, service_runs);
         all_is_true(&world, &cases, service_runs);
+        // Without a service no chat is simply well.
+        let told = world.wg(&["why"]).ok().stdout;
+        for case in &cases {
+            let head = format!("chat-{}  ", case.chat);
+            let is_well = expected(case, service_runs).0 == "running" && service_runs;
+            assert_eq!(told.contains(&head), !is_well, "{head}: {told}");
+        }
 
         // Who is ended is counted as what it was.
         let handlers = cases.iter().filter(|case| lives(case.handler)).count();
