@@ -64,16 +64,16 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
 /// Makes a folder that nobody has used. A pid alone does not make its name: in a container it is the same each time, and a run that
 /// was killed has left its workspace there.
 fn empty_folder() -> Result<PathBuf, Failure> {
-    let mut last = None;
-    for number in 0..1_000 {
+    let mut number = 0_u32;
+    loop {
         let name = format!("wg-front-door-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         match fs::create_dir(&folder) {
             Ok(()) => return Ok(folder),
-            Err(error) => last = Some(failed("make", &folder, &error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(failed("make", &folder, &error)),
         }
     }
-    Err(last.expect("because there was a first try"))
 }
 
 /// Returns what the command prints until it ends, or ends it when the patience does.

@@ -142,7 +142,16 @@ impl Header {
     /// Asks the owner for the time of the last progress. Blocks for as long as the owner does.
     /// Returns whether the answer made sense.
     pub(crate) fn ask_probe(&self) -> bool {
-        self.probe_state.store(PROBE_ASKED, Ordering::SeqCst);
+        let asks = self.probe_state.compare_exchange(
+            PROBE_READY,
+            PROBE_ASKED,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if asks.is_err() {
+            // Declared silent before this thread came to its turn.
+            return true;
+        }
         let probe = self.extra.as_ref().and_then(|extra| extra.probe.as_ref());
         let answer = probe.and_then(|probe| catch_unwind(AssertUnwindSafe(|| (probe.0)())).ok());
         let sensible = answer.filter(|at| *at <= clock::now());

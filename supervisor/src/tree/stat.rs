@@ -43,10 +43,22 @@ fn read_stat(pid: u32, buffer: &mut Vec<u8>) -> Option<&[u8]> {
     buffer.get(..read.ok()?)
 }
 
-/// Returns the address at which the environment of a process ends: 0 while it has none yet.
+/// Returns the address at which the environment of a process ends: 0 while it has none yet. `None` for what never has one.
 pub(super) fn environment_end(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
-    let (_, fields) = split_stat(read_stat(pid, buffer)?)?;
-    fields.split_ascii_whitespace().nth(48)?.parse().ok()
+    parse_environment_end(read_stat(pid, buffer)?)
+}
+
+/// A thread of the kernel (flag `PF_KTHREAD` of `linux/sched.h` in field 9) has no memory, and a first thread that has ended has none
+/// any more; until Linux 6.13 the environment of both reads as empty and not as an error.
+fn parse_environment_end(stat: &[u8]) -> Option<u64> {
+    const OF_THE_KERNEL: u64 = 0x0020_0000;
+    let (_, fields) = split_stat(stat)?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let flags: u64 = fields.get(6)?.parse().ok()?;
+    if flags & OF_THE_KERNEL != 0 || matches!(*fields.first()?, "Z" | "X" | "x") {
+        return None;
+    }
+    fields.get(48)?.parse().ok()
 }
 
 /// Parts the line of a process into its name and the fields behind it, of which the first is field 3. The name stands in
@@ -126,6 +138,21 @@ mod tests {
         let half = b"77 (x) Z 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 4242 9 9\n";
         assert!(!parse_stat(77, dead).unwrap().alive);
         assert!(parse_stat(77, half).unwrap().alive);
+    }
+
+    #[test]
+    fn only_what_has_memory_can_be_without_an_environment_for_a_while() {
+        let line = |state: &str, flags: u32, end: u64| {
+            let middle = "0 ".repeat(41);
+            format!("77 (x) {state} 1 70 60 0 -1 {flags} {middle}{end} 0\n")
+        };
+        let end = |line: String| parse_environment_end(line.as_bytes());
+        assert_eq!(end(line("R", 0x40_0000, 0)), Some(0));
+        assert_eq!(end(line("S", 0x40_0000, 4_096)), Some(4_096));
+        assert_eq!(end(line("I", 0x0420_8060, 0)), None);
+        assert_eq!(end(line("Z", 0x40_0000, 0)), None);
+        // A kernel that tells no more than its first fields.
+        assert_eq!(end("77 (x) S 1 70 60 0 -1 0 1 2 3".into()), None);
     }
 
     #[test]

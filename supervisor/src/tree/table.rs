@@ -403,7 +403,7 @@ impl<'a> Look<'a> {
             let now = environment_end(pid, &mut self.buffer);
             match now {
                 Some(0) => break,
-                // Nobody there, or an old kernel that does not tell.
+                // Nobody there, nothing that could have one, or an old kernel that does not tell.
                 None => return,
                 // It was the same program before and after the look, with nothing in its environment.
                 Some(_) if now == end => return,
