@@ -24,6 +24,8 @@ use crate::names::ChatState;
 use crate::patience::Patience;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
+use crate::store::messages::{self, Side};
+use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
 pub use ended::Ended;
 pub use interrupt::{ask_to_interrupt, interrupt};
@@ -312,9 +314,16 @@ pub struct SendOptions {
 /// # Errors
 ///
 /// A chat of that number exists, the command line or agent makes no sense, or the files cannot be written.
-pub fn create_chat(workspace: &Workspace, wanted: NewChatRequest) -> Result<CreatedChat, Failure> {
-    match daemon(workspace)? {
-        Some(mut client) => typed(client.call(&Request::CreateChat(wanted))?),
+pub fn create_chat(
+    workspace: &Workspace,
+    wanted: NewChatRequest,
+    patience: Patience,
+) -> Result<CreatedChat, Failure> {
+    match running(Client::connect_within(workspace, patience))? {
+        Some(mut client) => {
+            let within = patience.at_most(CALL_PATIENCE);
+            typed(client.call_within(&Request::CreateChat(wanted), within)?)
+        }
         None => local::create_chat(workspace, &wanted, false),
     }
 }
@@ -330,29 +339,42 @@ pub fn send(
     text: &str,
     options: SendOptions,
 ) -> Result<Sent, Failure> {
-    let within = options.patience;
+    let within = options.patience.begun();
     match running(Client::connect_within(workspace, within))? {
         Some(mut client) if options.durability == Durability::Sync => {
+            let left = within.at_most(CALL_PATIENCE);
             let request = Request::UserChat {
                 message: text.to_owned(),
                 request_id: options.request_id,
                 attachments: Vec::new(),
                 chat_id: chat.0,
                 user: options.user,
+                patience_ms: u64::try_from(left.as_millis()).ok(),
             };
-            let said = client.call_within(&request, within.at_most(CALL_PATIENCE));
-            typed(said.map_err(|error| unknown_fate(chat, error))?)
+            let said = client.call_within(&request, left + SAID_AFTER);
+            typed(said.map_err(|error| unknown_fate(workspace, chat, error))?)
         }
         running => local::send(workspace, chat, text, &options, running.is_some()),
     }
 }
 
+/// How much later than its own time a service may say that it did not accept a message in time.
+const SAID_AFTER: Duration = Duration::from_millis(250);
+
 /// A message whose acceptance was never heard of is neither lost nor safe: saying it again may say it twice.
-fn unknown_fate(chat: ChatId, error: CallError) -> Failure {
+fn unknown_fate(workspace: &Workspace, chat: ChatId, error: CallError) -> Failure {
+    let holder = || {
+        let dir = resolve::session_dir(workspace, chat, Make::No).ok()?;
+        let holder = messages::lock_holder(&dir, Side::Inbox)?;
+        Some(format!("; {holder} has the inbox of {chat}"))
+    };
     match error {
         CallError::Broken(source) => Failure::new(
             ExitCode::Unavailable,
-            "the service did not answer; the message may have been accepted",
+            format!(
+                "the service did not answer; the message may have been accepted{}",
+                holder().unwrap_or_default()
+            ),
         )
         .caused_by(source)
         .with_cure(format!(

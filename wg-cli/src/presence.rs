@@ -7,10 +7,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::ipc::client::CALL_PATIENCE;
 use crate::ipc::{Attachment, Client, ConnectError};
 use crate::patience::Patience;
 use crate::store::graph::ChatId;
-use crate::store::resolve::{self, Make};
+use crate::store::resolve;
 use crate::store::workspace::Workspace;
 use crate::store::{StoreError, files, registry};
 
@@ -36,13 +37,15 @@ impl Presence {
         name: &str,
         patience: Patience,
     ) -> Result<Self, Failure> {
-        let dir = resolve::session_dir(workspace, chat, Make::Yes)?.join("consumers");
+        let session =
+            resolve::session_dir_within(workspace, chat, patience.at_most(CALL_PATIENCE))?;
+        let dir = session.join("consumers");
         fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         let file = dir.join(registry::nonce()?);
         let lock = File::create_new(&file).map_err(StoreError::io("create", &file))?;
         lock.lock().map_err(StoreError::io("lock", &file))?;
         let attachment = match Client::connect_within(workspace, patience) {
-            Ok(client) => Some(client.attach(chat.0, name)?),
+            Ok(client) => Some(client.attach(chat.0, name, patience)?),
             Err(ConnectError::NotRunning) => None,
             Err(error) => return Err(error.into()),
         };

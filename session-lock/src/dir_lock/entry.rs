@@ -377,14 +377,14 @@ impl Entry {
         // A hold must survive a power cut, so it is on the disk before it has its name.
         let written = file.write_all(&text).and_then(|()| file.sync_all());
         let written = written.and_then(|()| fs::rename(&beside, &path));
-        written.map_err(failed("write", &path))
+        written.map_err(unless_a_folder("write", &path))
     }
 
     fn remove(&self, name: &str) -> Result<(), DirLockError> {
         let path = self.path.join(name);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(source))
+                Err(unless_a_folder("remove", &path)(source))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -428,6 +428,22 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirLock
         doing,
         path,
         source,
+    }
+}
+
+/// As [`failed`], but a folder in the place of a file is nobody's word: a person has to look at it.
+fn unless_a_folder(
+    doing: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> DirLockError + use<> {
+    let failed = failed(doing, path);
+    let path = path.to_owned();
+    move |source| {
+        if source.kind() == io::ErrorKind::IsADirectory {
+            DirLockError::Corrupt { path }
+        } else {
+            failed(source)
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use session_lock::{
-    DirLock, DirLockError, HeldReason, Kind, Note, Overlap, Relation, Released, Wait, occupants,
+    DirLock, DirLockError, DirLockOptions, HeldReason, Kind, Note, Overlap, Relation, Released,
+    Wait, occupants,
 };
 
 struct Place {
@@ -61,6 +62,21 @@ fn a_folder_in_the_place_of_a_note_that_is_being_written_goes_or_is_named() {
     );
     fs::remove_dir_all(&in_the_way).expect("removed by a person");
     drop(place.try_lock("above").expect("free"));
+    // In the place of the note itself: whether one is to be written there or taken away.
+    let in_the_way = entry.join("note");
+    fs::remove_file(&in_the_way).expect("the note of the last holder");
+    fs::create_dir(&in_the_way).expect("a folder");
+    for note in [None, Some(Note::new("ann", "").expect("one line"))] {
+        let options = DirLock::options(&place.registry()).kind(Kind::Adapter);
+        let options = note.into_iter().fold(options, DirLockOptions::note);
+        let refused = options
+            .acquire(&place.dir("above"))
+            .expect_err("it is in the way");
+        assert!(
+            matches!(&refused, DirLockError::Corrupt { path } if *path == in_the_way),
+            "{refused:?}"
+        );
+    }
 }
 
 #[track_caller]

@@ -104,6 +104,15 @@ impl Group {
         Ok(self.events()?.0)
     }
 
+    /// Returns true if everybody in it stands still.
+    ///
+    /// # Errors
+    ///
+    /// As for [`is_populated`](Self::is_populated).
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        Ok(self.events()?.1)
+    }
+
     /// Lets everybody in it stand still, also whoever is forked meanwhile. The kernel does that one by one after this returned.
     ///
     /// # Errors

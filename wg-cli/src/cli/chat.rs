@@ -72,7 +72,7 @@ pub(super) fn create(cx: &Context<'_>, new: New) -> Outcome {
         cwd: new.cwd.as_deref().map(working_directory).transpose()?,
         user: Some(Caller::from_env().user),
     };
-    let made = ops::create_chat(&workspace, request)?;
+    let made = ops::create_chat(&workspace, request, Patience::Forever)?;
     cx.report.answer(&made, || {
         if cx.report.is_quiet() {
             return ChatId(made.chat_id).to_string();

@@ -48,20 +48,23 @@ pub(super) fn ask(
     patience: Patience,
     exchanges: Exchanges,
 ) -> Outcome {
+    let patience = patience.begun();
+    let in_time = |failure| too_late(chat, patience, failure);
     let options = SendOptions {
         request_id: None,
         durability: Durability::Sync,
         user: None,
         patience,
     };
-    let mut watch = ReplyWatch::begin(cx, workspace, chat)?;
-    let sent = ops::send(workspace, chat, text, options)?;
+    let mut watch = ReplyWatch::begin(cx, workspace, chat, patience).map_err(in_time)?;
+    let sent = ops::send(workspace, chat, text, options).map_err(in_time)?;
     wait::refuse_to_wait_for_nothing(workspace, chat, sent.state)?;
     if let Some(note) = &sent.note {
         cx.report.note(note);
     }
     // Somebody waits here: that keeps a handler from leaving as idle between two messages.
-    let presence = Presence::announce(workspace, chat, "a waiting message", patience)?;
+    let presence =
+        Presence::announce(workspace, chat, "a waiting message", patience).map_err(in_time)?;
     let mut screen = Stream::new(cx);
     let reply = watch.reply(sent.inbox_id, patience, &mut screen)?;
     drop(presence);
@@ -91,6 +94,19 @@ pub(super) fn ask(
         Err(failed_turn(chat, &reply, watch.is_parked_by(&reply)?))
     } else {
         Ok(ExitCode::Ok)
+    }
+}
+
+/// Who has no time left is told so, and what took it.
+fn too_late(chat: ChatId, patience: Patience, failure: Failure) -> Failure {
+    if patience.is_over() && matches!(failure.code, ExitCode::Held | ExitCode::Unavailable) {
+        Failure::new(
+            ExitCode::TimedOut,
+            format!("{chat} could not be asked in time"),
+        )
+        .caused_by(failure)
+    } else {
+        failure
     }
 }
 

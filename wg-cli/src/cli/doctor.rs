@@ -41,6 +41,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     }
     findings.extend(processes::stale_socket(&workspace, fix));
     findings.extend(processes::left_behind(&workspace, fix));
+    findings.extend(processes::stray_groups(&workspace, fix));
     findings.extend(kernel_watches(&workspace));
     let config = match Config::load(&workspace) {
         Ok(config) => Some(config),
@@ -185,6 +186,7 @@ fn graph(
         };
         for side in [Side::Inbox, Side::Outbox] {
             findings.extend(chats::torn(&dir, side, chat.id, fix));
+            findings.extend(chats::too_high(&dir, side, chat.id, fix));
             findings.extend(bad_lines(&dir, side, chat.id));
         }
     }

@@ -194,6 +194,9 @@ fn stop(cx: &Context<'_>, args: &Stop) -> Outcome {
         survivors: stopped.survivors.clone(),
         unreadable: stopped.unreadable,
     };
+    for unwritten in &stopped.unwritten {
+        cx.report.note(unwritten);
+    }
     cx.report
         .done(&summary, || stop_text(&stopped, args.keep_handlers))?;
     survivors_are_a_failure(&stopped)

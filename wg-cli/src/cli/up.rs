@@ -10,6 +10,7 @@ use crate::agent::AgentSpec;
 use crate::daemon::start::{self, StartOptions};
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
+use crate::ipc::client::CALL_PATIENCE;
 use crate::ipc::protocol::NewChatRequest;
 use crate::ipc::{Client, ConnectError};
 use crate::names::ChatState;
@@ -23,10 +24,10 @@ use crate::store::workspace::{Surroundings, Workspace};
 pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
     // A message that cannot be sent must not leave a service behind.
     let message = up.message.as_deref().map(input::message).transpose()?;
+    let patience = up.timeout.map_or(Patience::Forever, Patience::For);
     let workspace = find_or_make(cx)?;
     start_if_needed(cx, &workspace, up.agent.as_deref())?;
-    let chat = choose_or_make(cx, &workspace, up.agent.as_deref())?;
-    let patience = up.timeout.map_or(Patience::Forever, Patience::For);
+    let chat = choose_or_make(cx, &workspace, up.agent.as_deref(), patience)?;
     match message {
         Some(message) => {
             conversation::ask(cx, &workspace, chat, &message, patience, Exchanges::One)
@@ -127,12 +128,19 @@ fn find_or_make(cx: &Context<'_>) -> Outcome<Workspace> {
 }
 
 /// The newest chat that would answer (with the agent asked for), else a new one.
-fn choose_or_make(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) -> Outcome<ChatId> {
+fn choose_or_make(
+    cx: &Context<'_>,
+    workspace: &Workspace,
+    agent: Option<&str>,
+    patience: Patience,
+) -> Outcome<ChatId> {
     if let Some(chat) = newest_that_fits(workspace, agent)? {
         return Ok(chat);
     }
     // Of several `wg up` that found none, one makes it and the others find it at their second look.
-    let turn = SideLock::acquire(&workspace.ensure_service_dir()?.join("up.lock"))?;
+    let patience = patience.begun();
+    let side_file = workspace.ensure_service_dir()?.join("up.lock");
+    let turn = SideLock::acquire_within(&side_file, patience.at_most(CALL_PATIENCE))?;
     if let Some(chat) = newest_that_fits(workspace, agent)? {
         return Ok(chat);
     }
@@ -140,7 +148,7 @@ fn choose_or_make(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) 
         executor: agent.map(str::to_owned),
         ..NewChatRequest::default()
     };
-    let made = ops::create_chat(workspace, request)?;
+    let made = ops::create_chat(workspace, request, patience)?;
     drop(turn);
     cx.report.note(&format!("made chat-{}", made.chat_id));
     Ok(ChatId(made.chat_id))

@@ -15,13 +15,14 @@ use super::input;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
+use crate::ipc::client::CALL_PATIENCE;
 use crate::names::{ChatState, EventKind};
 use crate::ops;
 use crate::patience::Patience;
 use crate::report::one_line;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Message, Side, Tail};
-use crate::store::resolve::{self, Make};
+use crate::store::resolve;
 use crate::store::watch::{DirWatch, Woke};
 use crate::store::workspace::Workspace;
 
@@ -60,8 +61,9 @@ impl<'a> ReplyWatch<'a> {
         cx: &'a Context<'a>,
         workspace: &'a Workspace,
         chat: ChatId,
+        patience: Patience,
     ) -> Outcome<Self> {
-        let dir = resolve::session_dir(workspace, chat, Make::Yes)?;
+        let dir = resolve::session_dir_within(workspace, chat, patience.at_most(CALL_PATIENCE))?;
         let session = DirWatch::new(&dir)?;
         let service = DirWatch::new(&workspace.ensure_service_dir()?)?;
         let mut watch = Self {
@@ -93,10 +95,7 @@ impl<'a> ReplyWatch<'a> {
         patience: Patience,
         stream: &mut Stream<'_>,
     ) -> Outcome<Message> {
-        let deadline = match patience {
-            Patience::Forever => None,
-            Patience::For(span) => clock::steady().checked_add(span),
-        };
+        let deadline = patience.deadline();
         let mut replies = Tail::new(&self.dir, Side::Outbox, 0);
         // What streams now may be the reply to an earlier message.
         let mut ahead: BTreeSet<u64> = messages::unanswered(&self.dir)?

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use supervisor::Adopted;
+use supervisor::tree::Process;
 
 use super::groups::Left;
 use super::host::unit_of;
@@ -43,7 +44,7 @@ pub(super) fn boot(daemon: &Arc<Daemon>, reconfigured: bool) -> Result<(), Failu
         daemon.ensure_unit_in(*chat, &sessions.dir(*chat));
     }
     let adopted = adopt(daemon, &live, &sessions);
-    end_leftovers(daemon, &adopted);
+    drop(end_leftovers(daemon, &adopted));
     sweep_groups(daemon, &adopted);
     daemon.booting.store(false, Ordering::SeqCst);
     // What was written to the graph meanwhile, and what it looked like.
@@ -318,14 +319,15 @@ fn adopt(daemon: &Daemon, live: &BTreeSet<ChatId>, sessions: &Sessions<'_>) -> B
     adopted
 }
 
-/// Ends what dead handlers left behind, before anything is judged: a lock that only our own leftovers hold is
+/// Ends what dead handlers left behind, but nothing of these chats: before anything is judged: a lock that only our own leftovers hold is
 /// never contention.
-fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
+pub(super) fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) -> EndedLeftovers {
+    let mut done = EndedLeftovers::default();
     let all = match supervisor::tree::carriers(&daemon.marker(None)) {
         Ok((all, _)) => all,
         Err(e) => {
             log::warn!("no process can be looked at, so leftovers stay: {e}");
-            return;
+            return done;
         }
     };
     let mut owners = BTreeSet::new();
@@ -365,6 +367,7 @@ fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
         };
         match ended {
             Ok(report) => {
+                done.ended += report.ended.len();
                 for process in report.ended {
                     let text = format!(
                         "ended `{}` (pid {}), left behind by a dead handler",
@@ -383,11 +386,20 @@ fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
                         process.name,
                         process.pid
                     );
+                    done.survivors.push((chat, process));
                 }
             }
             Err(e) => log::error!("{chat}: the leftovers could not be ended: {e}"),
         }
     }
+    done
+}
+
+/// What came of ending what dead handlers left.
+#[derive(Debug, Default)]
+pub(super) struct EndedLeftovers {
+    pub(super) ended: usize,
+    pub(super) survivors: Vec<(ChatId, Process)>,
 }
 
 /// The last start of each chat that has a state file.
@@ -405,7 +417,7 @@ fn spawns(daemon: &Daemon) -> BTreeMap<ChatId, SpawnRecord> {
 }
 
 /// Removes the control groups of dead handlers. Nothing is being started yet, so that an empty one is nobody's.
-fn sweep_groups(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
+pub(super) fn sweep_groups(daemon: &Daemon, adopted: &BTreeSet<ChatId>) {
     let spawns = spawns(daemon).into_iter();
     let groups = spawns.filter_map(|(chat, spawn)| Some((chat, spawn.group?)));
     let (in_use, left): (Vec<_>, Vec<_>) = groups.partition(|(chat, _)| adopted.contains(chat));

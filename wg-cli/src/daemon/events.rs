@@ -22,7 +22,10 @@ use crate::why::LastVerdict;
 const WRITTEN: Duration = Duration::from_secs(2);
 
 /// How long the end of the daemon waits for its last events.
-const LAST_WRITTEN: Duration = Duration::from_secs(5);
+pub(super) const LAST_WRITTEN: Duration = Duration::from_secs(5);
+
+/// The same where the end is forced.
+pub(super) const WRITTEN_BY_FORCE: Duration = Duration::from_millis(250);
 
 /// Has events written and hands them to whoever subscribed.
 #[derive(Debug)]
@@ -98,10 +101,10 @@ impl Events {
         self.writer.settle(WRITTEN)
     }
 
-    /// Waits for the last events to be written before the end, a while longer than [`settle`](Self::settle) even for another process,
-    /// and tells the log how many were not.
-    pub(super) fn finish(&self) {
-        let lost = self.writer.finish(LAST_WRITTEN);
+    /// Waits for the last events to be written before the end, for at most `within` even for another process, and tells the log how
+    /// many were not.
+    pub(super) fn finish(&self, within: Duration) {
+        let lost = self.writer.finish(within);
         if lost > 0 {
             log::error!(
                 "the last {lost} events were not written: another process has the lock of `events.jsonl`"

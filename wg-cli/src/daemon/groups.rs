@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use supervisor::tree::{self, EndError, Group, Marker, Report};
 
-use super::{BORROWERS, Daemon, reap};
+use super::{BORROWERS, Daemon, boot, reap};
 use crate::clock::{self, Timestamp};
 use crate::control_group::{self, Without};
 use crate::names::EventKind;
@@ -76,25 +77,30 @@ impl Groups {
 
     /// Removes the groups of dead daemons in which nobody is left: those beside ours, and those beside `recorded` ones.
     pub(super) fn sweep(&self, recorded: &BTreeSet<PathBuf>, in_use: &BTreeSet<PathBuf>) {
+        for dir in self.below(recorded) {
+            if !in_use.contains(&dir) {
+                put_away(&Group::at(dir));
+            }
+        }
+    }
+
+    /// The groups of this workspace's handlers: beside ours, and beside `recorded` ones.
+    fn below(&self, recorded: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
         let places: BTreeSet<&Path> = recorded
             .iter()
             .filter_map(|dir| dir.parent())
             .chain(self.place.as_deref().ok())
             .collect();
-        for entry in places
+        let entries = places
             .into_iter()
             .filter_map(|place| fs::read_dir(place).ok())
             .flatten()
-            .flatten()
-        {
+            .flatten();
+        let is_ours = |entry: &fs::DirEntry| {
             let name = entry.file_name();
-            let path = entry.path();
-            if name.as_encoded_bytes().starts_with(self.prefix.as_bytes())
-                && !in_use.contains(&path)
-            {
-                put_away(&Group::at(path));
-            }
-        }
+            name.as_encoded_bytes().starts_with(self.prefix.as_bytes())
+        };
+        entries.filter(is_ours).map(|entry| entry.path()).collect()
     }
 }
 
@@ -106,10 +112,75 @@ pub(super) fn put_away(group: &Group) {
                 log::debug!("the group `{}` stays: {e}", group.dir().display());
             }
         }
-        Ok(true) => log::debug!("somebody is in the group `{}`", group.dir().display()),
+        Ok(true) => {
+            log::debug!("somebody is in the group `{}`", group.dir().display());
+            go_on(group);
+        }
         // It is gone, or its hierarchy cannot be seen from here.
         Err(_) => {}
     }
+}
+
+/// Lets everybody in a group go on who stands still because somebody who was ending them was killed.
+fn go_on(group: &Group) {
+    if group.is_frozen().unwrap_or(false)
+        && let Err(e) = group.thaw()
+    {
+        log::warn!("the group `{}` stands still: {e}", group.dir().display());
+    }
+}
+
+/// A control group that no service looks after.
+#[derive(Debug)]
+pub enum Stray {
+    /// Nobody is in it.
+    Empty(Group),
+    /// Somebody is in it, and stands still.
+    Frozen(Group),
+}
+
+impl Stray {
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::Empty(group) | Self::Frozen(group) => group.dir(),
+        }
+    }
+
+    /// Removes it, or lets everybody in it go on.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn mend(&self) -> io::Result<()> {
+        match self {
+            Self::Empty(group) => group.remove(),
+            Self::Frozen(group) => group.thaw(),
+        }
+    }
+}
+
+/// Finds the groups of this workspace's handlers that a dead service left empty or frozen. While one runs they are its own.
+#[must_use]
+pub fn strays(workspace: &Workspace) -> Vec<Stray> {
+    let spawns = boot::recorded(workspace).unwrap_or_default();
+    let spawns = spawns
+        .iter()
+        .filter_map(|(_, record)| record.spawn.as_ref());
+    let recorded = spawns
+        .filter_map(recorded)
+        .map(|group| group.dir().to_owned());
+    let dirs = Groups::find(workspace).below(&recorded.collect());
+    let stray = |dir: PathBuf| {
+        let group = Group::at(dir);
+        match (group.is_populated(), group.is_frozen()) {
+            (Ok(false), _) => Some(Stray::Empty(group)),
+            (Ok(true), Ok(true)) => Some(Stray::Frozen(group)),
+            _ => None,
+        }
+    };
+    dirs.into_iter().filter_map(stray).collect()
 }
 
 /// The group of a chat's last handler, as its record tells; one with another name than a daemon gives for that start is nobody's to end.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -287,8 +287,9 @@ impl Host for ChatHost {
             Err(StoreError::Busy { .. }) => {
                 let daemon = Arc::clone(&self.daemon);
                 self.daemon
-                    .in_lane(&format!("record:{}", chat.0), "spawn record", move || {
-                        if let Err(e) = ChatRecord::update(&daemon.workspace, chat, write_down) {
+                    .in_lane(&books::record_lane(chat), "spawn record", move || {
+                        let write = || ChatRecord::update(&daemon.workspace, chat, write_down);
+                        if let Err(e) = daemon.patiently(write) {
                             log::warn!("{chat}: the pid of handler {pid}: {e}");
                         }
                     });
@@ -441,8 +442,9 @@ fn update_at_once(
     let update = |patience| ChatRecord::update_within(workspace, chat, patience, &change).map(drop);
     match update(Duration::ZERO) {
         Err(StoreError::Busy {
-            holder: Some(pid), ..
-        }) if pid == std::process::id() => update(OWN_LOCK),
+            holder: Some(holder),
+            ..
+        }) if holder.pid == std::process::id() => update(OWN_LOCK),
         // Whoever had it gave it back before it could be said who that was: another thread of this process, most likely.
         Err(StoreError::Busy { holder: None, .. }) => update(NAMELESS_LOCK),
         done => done,
@@ -466,7 +468,12 @@ fn handler_log(dir: &Path, max: u64) -> io::Result<(std::fs::File, u64)> {
         std::fs::rename(&path, dir.join("handler.log.1"))?;
     }
     let mut options = OpenOptions::new();
-    let log = files::open_plainly(&path, options.create(true).append(true).mode(0o600))?;
+    options.create(true).read(true).append(true).mode(0o600);
+    let mut log = files::open_plainly(&path, &mut options)?;
+    if files::ends_torn(&log)? {
+        // The predecessor was cut off; what is said next is a line of its own.
+        log.write_all(b"\n")?;
+    }
     let length = log.metadata()?.len();
     Ok((log, length))
 }
@@ -504,6 +511,13 @@ mod tests {
         assert_eq!(tail(&path, from), b"its own\n");
         std::fs::write(&path, "anew\n").unwrap();
         assert_eq!(tail(&path, from), b"anew\n", "the file was begun again");
+        std::fs::write(&path, "cut of").unwrap();
+        let (_, from) = handler_log(dir.path(), 1 << 20).unwrap();
+        assert_eq!(
+            (from, std::fs::read(&path).unwrap()),
+            (7, b"cut of\n".to_vec()),
+            "nothing is glued to half a line"
+        );
         let (_, from) = handler_log(dir.path(), 3).unwrap();
         assert_eq!(from, 0, "what was too long was moved away");
     }

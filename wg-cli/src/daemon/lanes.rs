@@ -11,7 +11,7 @@ use crate::ops::{GroupRow, LaneRow, LaneTask, Lanes};
 pub(super) const GRAPH: &str = "graph";
 
 /// Lanes in which one file is written: a write comes and goes, and is told of only where it does not.
-const RECORDS: [&str; 4] = ["books:", "presence:", "inbox:", GRAPH];
+const RECORDS: [&str; 4] = ["record:", "presence:", "inbox:", GRAPH];
 
 /// How long a write of records may take before it is told of.
 const QUICK: Duration = Duration::from_secs(1);

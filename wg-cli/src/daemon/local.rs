@@ -12,12 +12,13 @@ use super::groups::{Groups, Left};
 use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
 use super::words::{Known, Service, words};
-use super::{Daemon, boot, graph_seen, holder, purge as purging, reap, wishes};
+use super::{Daemon, boot, events, graph_seen, holder, purge as purging, reap, wishes};
 use crate::agent::AgentSpec;
 use crate::chat::{Happened, Wish};
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::client::CALL_PATIENCE;
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
 use crate::ops::{
@@ -29,14 +30,11 @@ use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
 use crate::store::events::EventLog;
-use crate::store::graph::{ChatId, ChatTask, Graph, NewChat};
+use crate::store::graph::{ChatId, ChatTask, Graph, HIGHEST_ID, NewChat};
 use crate::store::messages::{self, NewMessage, Role, Side};
 use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
 use crate::why::Explanation;
-
-/// The highest number that a chat can be given by whoever makes it: the next one is one more than the highest there is.
-const HIGHEST_WANTED: u32 = 999_999_999;
 
 /// Makes a chat in the graph, with its session directory.
 ///
@@ -71,10 +69,10 @@ pub fn create_chat(
     if let Some(agent) = &wanted.executor {
         AgentSpec::named(&config, agent)?;
     }
-    if wanted.id.is_some_and(|id| id > HIGHEST_WANTED) {
+    if wanted.id.is_some_and(|id| id > HIGHEST_ID) {
         return Err(Failure::new(
             ExitCode::Usage,
-            format!("a chat's number is at most {HIGHEST_WANTED}, so that others can follow it"),
+            format!("a chat's number is at most {HIGHEST_ID}, so that others can follow it"),
         )
         .with_cure("--id chat-99, or leave it out for the next free one"));
     }
@@ -141,7 +139,8 @@ pub(super) fn append(
     options: &SendOptions,
     service_running: bool,
 ) -> Result<Sent, Failure> {
-    let dir = resolve::session_dir(workspace, chat, Make::Yes)?;
+    let patience = options.patience.begun();
+    let dir = resolve::session_dir_within(workspace, chat, patience.at_most(CALL_PATIENCE))?;
     let request_id = match &options.request_id {
         Some(request_id) => request_id.clone(),
         None => format!(
@@ -160,7 +159,13 @@ pub(super) fn append(
         extra,
         ..NewMessage::new(Role::User, text)
     };
-    let inbox_id = messages::append(&dir, Side::Inbox, message, options.durability)?;
+    let inbox_id = messages::append_within(
+        &dir,
+        Side::Inbox,
+        message,
+        options.durability,
+        patience.at_most(CALL_PATIENCE),
+    )?;
     Ok(Sent {
         chat_id: chat.0,
         task_id: chat.task_id(),
@@ -429,7 +434,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
     let task = task_of(workspace, chat)?;
     let config = Config::load(workspace).unwrap_or_default();
     let record = ChatRecord::load(workspace, chat)?;
-    let last = super::events::last_verdict(&EventLog::open(workspace, u64::MAX, 0), chat);
+    let last = events::last_verdict(&EventLog::open(workspace, u64::MAX, 0), chat);
     let dir = resolve::session_dir(workspace, chat, Make::No).ok();
     let policy = crate::wire::policy(&config);
     let down = Down::look(workspace, &policy, &task, &record, dir.as_deref());
@@ -528,8 +533,10 @@ fn embedded<T>(
     let (daemon, controls) = Daemon::assemble(workspace, Config::load(workspace)?)?;
     daemon.paused.store(true, Ordering::SeqCst);
     let done = boot::take_over(&daemon).and_then(|()| work(&daemon));
+    // Nobody starts anything while the lock is ours.
+    boot::sweep_groups(&daemon, &daemon.served());
     daemon.end(Ending::Keep, &controls);
-    daemon.events.finish();
+    daemon.events.finish(events::LAST_WRITTEN);
     if let Err(e) = lock.release() {
         log::warn!("the service lock: {e}");
     }

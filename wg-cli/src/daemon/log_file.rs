@@ -9,6 +9,7 @@ use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::store::files;
 
 /// Writes what this process and its libraries log, as `2026-11-20T20:26:09.675Z [INFO] text`.
 ///
@@ -25,6 +26,8 @@ struct Rotating {
     path: PathBuf,
     file: File,
     size: u64,
+    /// What stands at its end is half a line: the disk was full.
+    is_torn: bool,
     max: u64,
     keep: u32,
     takes_stderr: bool,
@@ -43,11 +46,12 @@ impl DaemonLog {
         level: Level,
         takes_stderr: bool,
     ) -> io::Result<Self> {
-        let (file, size) = open(path)?;
+        let (file, size, is_torn) = open(path)?;
         let rotating = Rotating {
             path: path.to_owned(),
             file,
             size,
+            is_torn,
             max,
             keep,
             takes_stderr,
@@ -98,8 +102,26 @@ impl Rotating {
         if self.size > 0 && self.size + line.len() as u64 > self.max {
             self.rotate()?;
         }
-        self.file.write_all(line)?;
-        self.size += line.len() as u64;
+        // Never cut off: standard error, which comes to the same file, may have written behind it.
+        if self.is_torn {
+            self.append(b"\n")?;
+        }
+        self.append(line)
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.size += count as u64;
+                    self.is_torn = bytes[count - 1] != b'\n';
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
@@ -119,7 +141,7 @@ impl Rotating {
         } else {
             std::fs::remove_file(&self.path)?;
         }
-        (self.file, self.size) = open(&self.path)?;
+        (self.file, self.size, self.is_torn) = open(&self.path)?;
         self.take_stderr();
         Ok(())
     }
@@ -133,10 +155,12 @@ impl Rotating {
     }
 }
 
-/// Opens the log for appending: a regular file, never through a link and never a pipe that nobody reads.
-fn open(path: &Path) -> io::Result<(File, u64)> {
+/// Opens the log for appending: a regular file, never through a link and never a pipe that nobody reads. Says how long it is, and whether
+/// it ends in the middle of a line.
+fn open(path: &Path) -> io::Result<(File, u64, bool)> {
     let file = OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
@@ -145,7 +169,8 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    Ok((file, metadata.len()))
+    let is_torn = files::ends_torn(&file)?;
+    Ok((file, metadata.len(), is_torn))
 }
 
 /// One line stays one line, whatever a message carries.
@@ -181,6 +206,32 @@ mod tests {
         std::os::unix::fs::symlink(&target, &path).unwrap();
         assert!(DaemonLog::open(&path, 100, 2, Level::Info, false).is_err());
         assert_eq!(std::fs::read(&target).unwrap(), b"");
+    }
+
+    fn say(log: &DaemonLog, text: &str) {
+        let level = Level::Info;
+        log.log(
+            &Record::builder()
+                .args(format_args!("{text}"))
+                .level(level)
+                .build(),
+        );
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cut_off_is_ended_before_the_next_one_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.log");
+        // By a former daemon, and by this one.
+        std::fs::write(&path, "2026-11-20T20:26:09.675Z [INFO] the first ha").unwrap();
+        let log = DaemonLog::open(&path, 1 << 20, 2, Level::Info, false).unwrap();
+        say(&log, "whole");
+        log.file.lock().append(b"the second ha").unwrap();
+        say(&log, "whole again");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let ends: Vec<&str> = text.lines().map(|line| &line[line.len() - 5..]).collect();
+        assert_eq!(ends, ["st ha", "whole", "nd ha", "again"], "{text}");
+        assert!(text.ends_with('\n'));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod event_writer;
 mod events;
 mod explain;
 mod graph_seen;
-mod groups;
+pub mod groups;
 mod handover;
 pub(crate) mod holder;
 mod host;
@@ -41,12 +41,13 @@ pub mod start;
 mod starts;
 mod status;
 pub mod stop;
+mod telling;
 mod turns;
 mod unread;
 pub(crate) mod wishes;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -130,6 +131,9 @@ struct Entry {
     handler: Option<u32>,
     /// Whether that handler has had the session, as far as was seen.
     serves: bool,
+    /// Its start was decided and what came of that is not told yet. What its handler does meanwhile is told after it.
+    is_starting: bool,
+    told_later: Vec<EventLine>,
     /// Whether the driver has a unit for it.
     has_unit: bool,
     /// The last reply that was seen, to tell a finished turn from other changes of the outbox.
@@ -334,15 +338,19 @@ impl Daemon {
                 }
             }
             Act::PersistConsumerSeen => {
-                let now = clock::now();
-                if let Err(e) = ChatRecord::update(&self.workspace, chat, |record| {
-                    record.last_consumer_at = Some(now);
-                }) {
-                    log::warn!(
-                        "{chat}: the consumer could not be written down: {}",
-                        Failure::from(e)
-                    );
-                }
+                // Elsewhere: neither the consumer nor a start waits for a process that has the file.
+                let (workspace, now) = (self.workspace.clone(), clock::now());
+                self.in_lane(&books::record_lane(chat), "consumer seen", move || {
+                    let seen = ChatRecord::update(&workspace, chat, |record| {
+                        record.last_consumer_at = record.last_consumer_at.max(Some(now));
+                    });
+                    if let Err(e) = seen {
+                        log::warn!(
+                            "{chat}: the consumer could not be written down: {}",
+                            Failure::from(e)
+                        );
+                    }
+                });
             }
             Act::Start(_) => {
                 self.ensure_unit(chat);
@@ -459,6 +467,8 @@ impl Daemon {
                 reason: None,
                 handler: None,
                 serves: false,
+                is_starting: false,
+                told_later: Vec::new(),
                 has_unit: false,
                 replies: 0,
                 unread: None,
@@ -467,10 +477,23 @@ impl Daemon {
         );
     }
 
+    /// The chats that have a handler, as far as the driver told.
+    fn served(&self) -> BTreeSet<ChatId> {
+        let chats = self.chats.lock();
+        let served = chats.iter().filter(|(_, entry)| entry.handler.is_some());
+        served.map(|(chat, _)| *chat).collect()
+    }
+
+    /// Whether this is a service, and not the daemon of one verb, which starts nothing.
+    fn is_a_service(&self) -> bool {
+        self.watch.get().is_some()
+    }
+
     /// A handler is about to be started for this reason.
     fn starting(&self, chat: ChatId, reason: StartReason) {
         if let Some(entry) = self.chats.lock().get_mut(&chat) {
             entry.reason = Some(reason);
+            entry.is_starting = true;
         }
     }
 
@@ -542,6 +565,9 @@ impl Daemon {
         };
         let need = matches!(notice, Notice::Backoff { .. }).then(|| self.need_now(chat));
         self.events.notice(chat, notice, reason, need.flatten());
+        if telling::follows_a_decision(notice) {
+            self.tell_the_rest(chat);
+        }
         if starts::ends_a_start(notice) {
             self.start_is_over(chat);
         }

@@ -3,14 +3,17 @@
 //! The order is what makes it safe to be killed at any point: the sticky mark of every chat is on the disk before
 //! the first process is signalled, so that no restart respawns one, and the next boot finishes what is left.
 
+mod mark;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use supervisor::tree::Process;
 use supervisor::{Adopted, Completion};
 
 use super::host::unit_of;
-use super::{Daemon, QUERY, reap, wishes};
-use crate::chat::{Act, Happened, Wish};
+use super::{Daemon, QUERY, boot, reap};
+use crate::chat::Wish;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::EventKind;
@@ -31,8 +34,106 @@ pub(super) fn purge(
         daemon.admit(task);
     }
     let mut report = PurgeReport::default();
+    let Targets { chosen, haunted } = choose(daemon, options, caller, &mut report);
+    report.purged = chosen
+        .iter()
+        .map(|chat| ChatName {
+            chat_id: chat.0,
+            task_id: chat.task_id(),
+        })
+        .collect();
+    if options.dry_run {
+        return Ok(report);
+    }
+    // A handler that reads its mark before it is asked leaves by itself: it is ended by this purge all the same.
+    let served: BTreeSet<ChatId> = {
+        let chats = daemon.chats.lock();
+        let served = |chat: &&ChatId| chats.get(chat).is_some_and(|entry| entry.handler.is_some());
+        chosen.iter().filter(served).copied().collect()
+    };
+    let actor = &options.caller.actor;
+    let mut unproven = BTreeMap::new();
+    let mut stops = begin_to_end(daemon, &haunted, options, &mut unproven);
+    let purged = mark::retire(daemon, chosen, actor, &mut report, &mut |marked| {
+        stops.extend(begin_to_end(daemon, marked, options, &mut unproven));
+    });
+    let targets: BTreeSet<ChatId> = purged.iter().chain(&haunted).copied().collect();
+    let total = stops.len();
+    for (done, (chat, stop)) in stops.into_iter().enumerate() {
+        match stop.wait(daemon.stop_grace() * 3 + QUERY) {
+            Ok(down) => {
+                let handler = usize::from(down.was_running || served.contains(&chat));
+                let others = down.report.ended.len() + daemon.end_left(chat);
+                report.ended += Ended::of(handler, others);
+                let survivors = down.report.survivors.into_iter();
+                report
+                    .errors
+                    .extend(survivors.map(|process| survived((chat, process))));
+            }
+            Err(e) => report.errors.push(PurgeError {
+                chat_id: chat.0,
+                pid: daemon
+                    .chats
+                    .lock()
+                    .get(&chat)
+                    .and_then(|entry| entry.handler),
+                error: format!("its handler is not down yet: {e} (wg why {chat})"),
+            }),
+        }
+        progress(done + 1, total);
+    }
+    if !daemon.is_a_service() {
+        // The service that would have ended these is dead.
+        let all: Vec<ChatId> = daemon.chats.lock().keys().copied().collect();
+        let others = all.into_iter().filter(|chat| !targets.contains(chat));
+        let left = boot::end_leftovers(daemon, &others.collect());
+        report.ended += Ended::of(0, left.ended);
+        report
+            .errors
+            .extend(left.survivors.into_iter().map(survived));
+    }
+    // Who has left meanwhile is no error, nor a dead handler whose leftovers had its lock.
+    unproven.retain(|chat, _| is_held(daemon, *chat));
+    for (chat, (pid, why)) in unproven {
+        report.errors.push(PurgeError {
+            chat_id: chat.0,
+            pid,
+            error: why,
+        });
+    }
+    for chat in &purged {
+        daemon.event(
+            EventKind::Purged,
+            Some(*chat),
+            &format!("purged by {actor}"),
+        );
+    }
+    Ok(report)
+}
+
+fn survived((chat, process): (ChatId, Process)) -> PurgeError {
+    PurgeError {
+        chat_id: chat.0,
+        pid: Some(process.pid),
+        error: format!("`{}` could not be ended", process.name),
+    }
+}
+
+/// Whom a purge is about.
+struct Targets {
+    /// Chats to retire.
+    chosen: Vec<ChatId>,
+    /// Retired chats that somebody serves all the same: a purge ends those handlers too.
+    haunted: Vec<ChatId>,
+}
+
+fn choose(
+    daemon: &Daemon,
+    options: &PurgeOptions,
+    caller: Option<ChatId>,
+    report: &mut PurgeReport,
+) -> Targets {
     let mut chosen = Vec::new();
-    // Retired chats that somebody serves all the same: a purge ends those handlers too.
     let mut haunted = Vec::new();
     let chats: Vec<(ChatId, Wish, usize)> = daemon
         .chats
@@ -61,29 +162,19 @@ pub(super) fn purge(
             chosen.push(chat);
         }
     }
-    report.purged = chosen
-        .iter()
-        .map(|chat| ChatName {
-            chat_id: chat.0,
-            task_id: chat.task_id(),
-        })
-        .collect();
-    if options.dry_run {
-        return Ok(report);
-    }
-    // A handler that reads its mark before it is asked leaves by itself: it is ended by this purge all the same.
-    let served: BTreeSet<ChatId> = {
-        let chats = daemon.chats.lock();
-        let served = |chat: &&ChatId| chats.get(chat).is_some_and(|entry| entry.handler.is_some());
-        chosen.iter().filter(served).copied().collect()
-    };
-    let chosen = retire(daemon, chosen, &options.caller.actor, &mut report);
+    Targets { chosen, haunted }
+}
 
-    let mut unproven = BTreeMap::new();
-    let targets: Vec<ChatId> = chosen.iter().chain(&haunted).copied().collect();
-    let mut stops: Vec<(ChatId, Completion)> = Vec::with_capacity(targets.len());
-    for chat in &targets {
-        take_in(daemon, *chat, options.force_unproven, &mut unproven);
+/// Has the handlers of these chats stopped, all at once.
+fn begin_to_end(
+    daemon: &Arc<Daemon>,
+    targets: &[ChatId],
+    options: &PurgeOptions,
+    unproven: &mut BTreeMap<ChatId, (Option<u32>, String)>,
+) -> Vec<(ChatId, Completion)> {
+    let mut stops = Vec::with_capacity(targets.len());
+    for chat in targets {
+        take_in(daemon, *chat, options.force_unproven, unproven);
         // Looked at and sent under the lock: a restore that comes meanwhile is behind the stop in the driver's queue, and one
         // that came before is left alone.
         let chats = daemon.chats.lock();
@@ -94,107 +185,7 @@ pub(super) fn purge(
             stops.push((*chat, daemon.driver().stop(unit_of(*chat))));
         }
     }
-    for (done, (chat, stop)) in stops.into_iter().enumerate() {
-        match stop.wait(daemon.stop_grace() * 3 + QUERY) {
-            Ok(down) => {
-                let handler = usize::from(down.was_running || served.contains(&chat));
-                let others = down.report.ended.len() + daemon.end_left(chat);
-                report.ended += Ended::of(handler, others);
-                for survivor in down.report.survivors {
-                    report.errors.push(PurgeError {
-                        chat_id: chat.0,
-                        pid: Some(survivor.pid),
-                        error: format!("`{}` could not be ended", survivor.name),
-                    });
-                }
-            }
-            Err(e) => report.errors.push(PurgeError {
-                chat_id: chat.0,
-                pid: None,
-                error: format!("its handler is not down yet: {e} (wg why {chat})"),
-            }),
-        }
-        progress(done + 1, targets.len());
-    }
-    // Who has left meanwhile is no error, nor a dead handler whose leftovers had its lock.
-    unproven.retain(|chat, _| is_held(daemon, *chat));
-    for (chat, (pid, why)) in unproven {
-        report.errors.push(PurgeError {
-            chat_id: chat.0,
-            pid,
-            error: why,
-        });
-    }
-    for chat in &chosen {
-        daemon.event(
-            EventKind::Purged,
-            Some(*chat),
-            &format!("purged by {}", options.caller.actor),
-        );
-    }
-    Ok(report)
-}
-
-/// Marks each chat in its core and on the disk, then all of them in the graph; returns those that are marked. One that cannot
-/// be marked stays as it was and is an error of the report.
-fn retire(
-    daemon: &Daemon,
-    chosen: Vec<ChatId>,
-    actor: &str,
-    report: &mut PurgeReport,
-) -> Vec<ChatId> {
-    let mut marked = Vec::with_capacity(chosen.len());
-    for chat in chosen {
-        let wishing = daemon.wishing(chat);
-        let _in_order = wishing.as_ref().map(|wishing| wishing.lock());
-        let was = daemon
-            .chats
-            .lock()
-            .get(&chat)
-            .map(|entry| entry.core.wish());
-        // The graph is written for all chats at once below, and the stop follows for all of them in parallel.
-        for act in daemon.told(chat, Happened::Purge) {
-            debug_assert!(matches!(act, Act::PersistWish(Wish::Purged) | Act::Stop));
-        }
-        match wishes::record(&daemon.workspace, chat, Wish::Purged, actor, "purged") {
-            Ok(_) => marked.push(chat),
-            Err(e) => {
-                if let Some(was) = was {
-                    daemon.act(chat, Happened::WishNotKept(was));
-                }
-                report.purged.retain(|name| name.chat_id != chat.0);
-                report.errors.push(PurgeError {
-                    chat_id: chat.0,
-                    pid: None,
-                    error: format!("it could not be marked as purged: {}", Failure::from(e)),
-                });
-            }
-        }
-    }
-    // The marks hold even where the graph cannot be written: what they withdraw is ended all the same.
-    let archived = Graph::edit(&daemon.workspace, |graph| {
-        for chat in &marked {
-            graph.archive(*chat, actor, "purged")?;
-        }
-        Ok(())
-    })
-    .and_then(|()| Graph::load(&daemon.workspace));
-    match archived {
-        Ok(loaded) => {
-            for task in loaded.graph.chats() {
-                daemon.admit(task);
-            }
-        }
-        Err(e) => {
-            let error = format!("purged, but not in the graph yet: {}", Failure::from(e));
-            report.errors.extend(marked.first().map(|chat| PurgeError {
-                chat_id: chat.0,
-                pid: None,
-                error,
-            }));
-        }
-    }
-    marked
+    stops
 }
 
 /// Lets the driver have a live holder that is proven ours and that it does not have yet, so that the ladder can end it.
@@ -351,11 +342,15 @@ impl Daemon {
             .count();
         ended += Ended::of(ours, report.ended.len() - ours);
         survivors.extend(report.survivors);
-        survivors.sort_by_key(|process| process.pid);
-        survivors.dedup_by_key(|process| process.pid);
         let all: Vec<ChatId> = self.chats.lock().keys().copied().collect();
         let left = all.into_iter().map(|chat| self.end_left(chat)).sum();
         ended += Ended::of(0, left);
+        // Also in the group of a start that its service had no time to write the process of.
+        let left = boot::end_leftovers(self, &BTreeSet::new());
+        ended += Ended::of(0, left.ended);
+        survivors.extend(left.survivors.into_iter().map(|(_, process)| process));
+        survivors.sort_by_key(|process| process.pid);
+        survivors.dedup_by_key(|process| process.pid);
         Ok(AllEnded {
             ended,
             survivors: survivors

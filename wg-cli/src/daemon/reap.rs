@@ -78,13 +78,6 @@ pub(super) fn is_handler_command(pid: u32) -> bool {
     is_wg && words.any(|word| matches!(word, b"nex" | b"claude-handler" | b"codex-handler"))
 }
 
-/// Whether the process was stopped by a signal or a debugger: it lives, and does nothing until it is let go on.
-pub(super) fn is_stopped(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_some_and(|state| state.trim_start().starts_with(['T', 't']))
-}
-
 /// Whether the process belongs to our user.
 pub(super) fn is_our_users(pid: u32) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -218,12 +218,16 @@ impl Daemon {
                 attachments,
                 chat_id,
                 user,
+                patience_ms,
             } => {
+                let patience = patience_ms.map_or(Patience::Forever, |ms| {
+                    Patience::For(Duration::from_millis(ms)).begun()
+                });
                 let options = SendOptions {
                     request_id,
                     durability: Durability::Sync,
                     user,
-                    patience: Patience::Forever,
+                    patience,
                 };
                 let chat = ChatId(chat_id);
                 let daemon = Arc::clone(self);
@@ -628,11 +632,12 @@ impl Daemon {
 
 /// A wish that is not on the disk does not hold, and whoever asked is told so.
 fn unwritten(chat: ChatId, error: crate::store::StoreError) -> Failure {
+    let cause = Failure::from(error);
     Failure::new(
-        ExitCode::System,
+        cause.code,
         format!("{chat} stays as it was: the wish could not be written down"),
     )
-    .caused_by(error)
+    .caused_by(cause)
 }
 
 fn reply<T: Serialize>(outcome: Result<T, Failure>) -> Reply {

@@ -15,7 +15,7 @@ use serde_json::json;
 use session_lock::{AcquireError, Kind, SessionLock};
 use supervisor::{Driver, Shutdown};
 
-use super::events::Events;
+use super::events::{self, Events};
 use super::host::ChatHost;
 use super::inbox_watch::InboxWatch;
 use super::log_file::DaemonLog;
@@ -167,7 +167,7 @@ fn run_inner(
     .map_err(|e| system("failed to serve the socket", e))?;
     daemon.events.send_through(server.poster());
     daemon.watch_files()?;
-    boot::boot(&daemon, reconfigured)?;
+    // Before anything that it does.
     daemon.event(
         EventKind::DaemonStarted,
         None,
@@ -177,6 +177,7 @@ fn run_inner(
             env!("CARGO_PKG_VERSION")
         ),
     );
+    boot::boot(&daemon, reconfigured)?;
     daemon.events.settle();
     told(&Word::Ready);
     if let Some(manager) = &manager {
@@ -197,7 +198,11 @@ fn run_inner(
     daemon.end(ending, &controls);
     drop(signals);
     drop(server);
-    daemon.put_away(&state, &socket, ours);
+    let events = match ending {
+        Ending::Stop | Ending::Keep => events::LAST_WRITTEN,
+        Ending::Force => events::WRITTEN_BY_FORCE,
+    };
+    daemon.put_away(&state, &socket, ours, events);
     if let Some(lock) = lock
         && let Err(e) = lock.release()
     {
@@ -286,7 +291,13 @@ impl Daemon {
     }
 
     /// Removes what says that this daemon is there, and writes its last words.
-    fn put_away(&self, state: &ServiceState, socket: &Path, ours: Option<(u64, u64)>) {
+    fn put_away(
+        &self,
+        state: &ServiceState,
+        socket: &Path,
+        ours: Option<(u64, u64)>,
+        events: Duration,
+    ) {
         // A successor may have made its own at the same place.
         if standing::inode(socket) == ours
             && let Err(e) = std::fs::remove_file(socket)
@@ -301,7 +312,7 @@ impl Daemon {
             None,
             &format!("daemon {} is down", std::process::id()),
         );
-        self.events.finish();
+        self.events.finish(events);
         log::info!("Daemon shutdown complete");
     }
 
@@ -370,12 +381,14 @@ impl Daemon {
             .values()
             .filter(|entry| entry.handler.is_some())
             .count();
-        self.save_all();
+        let books = self.all_books();
         let mut completion = self.driver().shutdown(match ending {
             Ending::Stop => Shutdown::StopAll,
             Ending::Force => Shutdown::KillAll,
             Ending::Keep => Shutdown::LeaveRunning,
         });
+        // Meanwhile: nobody who is ended waits for a file.
+        let unwritten = self.save_all(books);
         let report = loop {
             match completion.wait(Duration::from_millis(200)) {
                 Ok(down) => break down.report,
@@ -418,6 +431,7 @@ impl Daemon {
             "survivors": survivors,
             "best_effort": report.best_effort(),
             "unreadable": report.unreadable,
+            "unwritten": unwritten,
         }));
         for answer in self.goodbyes.lock().drain(..) {
             answer.send(&reply);

@@ -56,6 +56,8 @@ pub struct Stopped {
     pub ended: Ended,
     /// Processes that are still there: `pid (name)`.
     pub survivors: Vec<String>,
+    /// What could not be written, a sentence for each file.
+    pub unwritten: Vec<String>,
     /// Processes that the last look could not see into: where there are any, somebody may have been overlooked.
     pub unreadable: u32,
 }
@@ -89,9 +91,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
     let mut stopped = Stopped {
         was_running: true,
         pid: Some(holder.pid),
-        ended: Ended::default(),
-        survivors: Vec::new(),
-        unreadable: 0,
+        ..Stopped::default()
     };
     let deaf;
     match Client::connect(workspace) {
@@ -199,7 +199,7 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
         pid: None,
         ended: left.ended,
         survivors: left.survivors,
-        unreadable: 0,
+        ..Stopped::default()
     })
 }
 
@@ -232,6 +232,13 @@ impl Stopped {
             others: number("others_ended"),
         };
         self.unreadable = number("unreadable");
+        let unwritten = reply.get("unwritten").and_then(Value::as_array);
+        self.unwritten.extend(
+            unwritten
+                .into_iter()
+                .flatten()
+                .filter_map(|text| text.as_str().map(str::to_owned)),
+        );
         for survivor in reply
             .get("survivors")
             .and_then(Value::as_array)

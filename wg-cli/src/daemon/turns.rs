@@ -162,9 +162,9 @@ impl Daemon {
                 Some(Turn::Waiting(_) | Turn::Running(_)) => return,
             }
         }
-        self.event(
+        self.handler_event(
             EventKind::LaneBlocked,
-            Some(chat),
+            chat,
             &format!("the turn of message {message} waits: {reason}"),
         );
     }
@@ -215,9 +215,9 @@ impl Daemon {
                 } else {
                     ", and it is not answered yet"
                 };
-                self.event(
+                self.handler_event(
                     EventKind::TurnFinished,
-                    Some(chat),
+                    chat,
                     &format!("the turn of message {message} is over{but}"),
                 );
             }
@@ -273,9 +273,9 @@ impl Daemon {
             }
         }
         self.tell(connection, "turn_granted", chat, message);
-        self.event(
+        self.handler_event(
             EventKind::TurnStarted,
-            Some(chat),
+            chat,
             &format!("the turn of message {message} has begun"),
         );
     }

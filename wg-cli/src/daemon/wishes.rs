@@ -3,6 +3,8 @@
 //! The state file is written first, because it is what every handler re-reads after it took its lock; the graph
 //! is what people and the earlier tool read.
 
+use std::time::Duration;
+
 use crate::chat::Wish;
 use crate::clock::{self, Timestamp};
 use crate::store::StoreError;
@@ -25,20 +27,21 @@ pub(crate) fn of(record: &ChatRecord, task: Option<&ChatTask>) -> Wish {
     }
 }
 
-/// Writes a wish to the state file only; see [`persist`].
+/// Writes a wish to the state file only, whose lock is waited for no longer than `patience`; see [`persist`].
 ///
 /// # Errors
 ///
 /// The file cannot be written.
-pub(super) fn record(
+pub(super) fn record_within(
     workspace: &Workspace,
     chat: ChatId,
     wish: Wish,
     actor: &str,
     why: &str,
+    patience: Duration,
 ) -> Result<ChatRecord, StoreError> {
     let now = clock::now();
-    ChatRecord::update(workspace, chat, |record| {
+    ChatRecord::update_within(workspace, chat, patience, |record| {
         record.wish_actor = Some(actor.to_owned());
         record.wish_reason = Some(why.to_owned());
         write(record, wish, now);

@@ -6,10 +6,10 @@ use supervisor::State;
 use supervisor::tree::Process;
 
 use super::holder::{Right, Seen};
-use super::reap;
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
 use crate::notices::{account_text, park_text, pause, pause_of_the_unneeded, wall};
+use crate::process_signal;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask};
 use crate::why::{Cure, Explanation, Fact, LastVerdict};
@@ -121,7 +121,7 @@ impl Known {
         }
         let holder = self.holder.as_ref().filter(|seen| seen.is_of_here());
         let serving = self.pid.or(holder.map(|seen| seen.holder.pid));
-        if let Some(pid) = serving.filter(|pid| reap::is_stopped(*pid)) {
+        if let Some(pid) = serving.filter(|pid| process_signal::is_stopped(*pid)) {
             told.fact(
                 "stopped",
                 format!("pid {pid} was stopped by a signal and does nothing"),

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::store::StoreError;
 use crate::store::attempt::{self, Attempt, STREAMING};
 use crate::store::exit_record::MemoryEnd;
 use crate::store::files;
@@ -19,9 +20,13 @@ use super::drive::Handler;
 use super::ears::{Ears, Heard};
 use super::gate::{Gate, Word};
 use super::output::{BoundedLog, StreamFile};
+use super::tree;
 use super::turn::{self, Listener, Report, Turn};
 use super::wording::{self, Trouble};
 use super::{evaluation, exempt, verdict};
+
+/// How often somebody who waits for the file of the replies looks whether it was told to stop.
+const LOOKS_UP: Duration = Duration::from_secs(2);
 
 /// A turn of this handler that has ended.
 pub(super) struct Ran<'a> {
@@ -197,22 +202,21 @@ impl Handler<'_> {
             )
         });
         let shown = self.prompt.is_some().then(|| content.clone());
-        messages::append(
-            &self.session,
-            Side::Outbox,
-            NewMessage {
-                role,
-                content,
-                request_id: Some(question.request_id.clone()),
-                user: None,
-                in_reply_to: Some(question.id),
-                retry_of: None,
-                turn: Some(self.turn_info(ran)),
-                extra: serde_json::Map::new(),
-            },
-            messages::Durability::Sync,
-        )?;
-        messages::advance_past(&self.session, question)?;
+        self.append(&NewMessage {
+            role,
+            content,
+            request_id: Some(question.request_id.clone()),
+            user: None,
+            in_reply_to: Some(question.id),
+            retry_of: None,
+            turn: Some(self.turn_info(ran)),
+            extra: serde_json::Map::new(),
+        })?;
+        match messages::advance_past(&self.session, question) {
+            // They only spare the readers the beginning of the file, and the next reply moves them on.
+            Err(busy @ StoreError::Busy { .. }) => log::warn!("the cursors stay behind: {busy}"),
+            moved => moved?,
+        }
         attempt::clear(&self.session);
         self.clear_streaming();
         self.rotate_history();
@@ -223,6 +227,35 @@ impl Handler<'_> {
             self.ledger.evaluated = line;
         }
         Ok(())
+    }
+
+    /// Appends a reply, however long another process has the file: what an agent did must not be done again. Only a stop ends the wait.
+    fn append(&mut self, reply: &NewMessage) -> Result<(), Failure> {
+        let mut told = false;
+        loop {
+            let written = messages::append_within(
+                &self.session,
+                Side::Outbox,
+                reply.clone(),
+                messages::Durability::Sync,
+                LOOKS_UP,
+            );
+            let busy = match written {
+                Err(busy @ StoreError::Busy { .. }) => busy,
+                written => return Ok(written.map(drop)?),
+            };
+            if !std::mem::replace(&mut told, true) {
+                log::warn!("the reply waits to be written: {busy}");
+            }
+            for heard in self.ears.listen() {
+                match heard {
+                    Heard::Stop => return Err(busy.into()),
+                    Heard::Child => tree::reap_strays(None),
+                    // The turn is over.
+                    Heard::Interrupt => {}
+                }
+            }
+        }
     }
 
     /// Makes the message look as if this turn had not been begun.

@@ -319,12 +319,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Client::call`].
-    pub fn attach(mut self, chat_id: u32, consumer: &str) -> Result<Attachment, CallError> {
-        let reply = self.call(&Request::Attach {
+    /// As [`Client::call_within`].
+    pub fn attach(
+        mut self,
+        chat_id: u32,
+        consumer: &str,
+        patience: Patience,
+    ) -> Result<Attachment, CallError> {
+        let request = Request::Attach {
             chat_id,
             consumer: Some(consumer.to_owned()),
-        })?;
+        };
+        let reply = self.call_within(&request, patience.at_most(CALL_PATIENCE))?;
         Ok(Attachment {
             client: self,
             reply,
@@ -532,6 +538,7 @@ mod tests {
             attachments: Vec::new(),
             chat_id: 0,
             user: None,
+            patience_ms: None,
         };
         let refused = client.call(&request).unwrap_err();
         assert!(

@@ -49,6 +49,9 @@ pub enum Request {
         /// Who sends.
         #[serde(default)]
         user: Option<String>,
+        /// For how many milliseconds the sender waits to hear that it was accepted: after that it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        patience_ms: Option<u64>,
     },
     /// Makes a chat.
     #[serde(alias = "create_coordinator")]

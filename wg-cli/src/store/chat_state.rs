@@ -131,6 +131,17 @@ impl ChatRecord {
         Ok(record)
     }
 
+    /// The error of somebody whose time was over before he came to the record.
+    #[must_use]
+    pub fn busy(workspace: &Workspace, chat: ChatId, waited: Duration) -> StoreError {
+        let path = lock_path(workspace, chat);
+        StoreError::Busy {
+            holder: lock::holder(&path),
+            path,
+            waited,
+        }
+    }
+
     /// Changes the record of a chat under its lock and returns it as it is now.
     ///
     /// # Errors
@@ -157,7 +168,7 @@ impl ChatRecord {
         if let Some(parent) = path.parent() {
             files::create_directories(parent)?;
         }
-        files::locked_within(&files::with_suffix(&path, ".lock"), patience, || {
+        files::locked_within(&lock_path(workspace, chat), patience, || {
             let (mut file, before) = match read(workspace, chat) {
                 Ok(read) => read,
                 Err(StoreError::Corrupt { path, reason, .. }) => {
@@ -182,6 +193,10 @@ impl ChatRecord {
             Ok(record)
         })
     }
+}
+
+fn lock_path(workspace: &Workspace, chat: ChatId) -> PathBuf {
+    files::with_suffix(&workspace.chat_state_path(chat), ".lock")
 }
 
 /// Reads the file and our object in it.

@@ -103,11 +103,25 @@ pub fn advance_past(dir: &Path, answered: &Message) -> Result<(), StoreError> {
     })
 }
 
+/// Moves the cursors of a side back to `id` where they are beyond it. The lock of that side is the caller's.
+pub(super) fn lower(dir: &Path, side: Side, id: u64) -> Result<(), StoreError> {
+    for cursor in [Cursor::Consumer, Cursor::Nex, Cursor::Coordinator] {
+        if cursor.side() == side && read_cursor(dir, cursor)? > id {
+            write(dir, cursor, id)?;
+        }
+    }
+    Ok(())
+}
+
 fn advance(dir: &Path, cursor: Cursor, id: u64) -> Result<(), StoreError> {
     let there = read_cursor(dir, cursor)?;
     if there >= id && (there == id || there <= last_id(dir, cursor.side())?) {
         return Ok(());
     }
+    write(dir, cursor, id)
+}
+
+fn write(dir: &Path, cursor: Cursor, id: u64) -> Result<(), StoreError> {
     let text = match cursor {
         Cursor::Consumer | Cursor::Coordinator => format!("{id}\n"),
         Cursor::Nex => id.to_string(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use session_lock::AcquireError;
 
+use super::lock::LockHolder;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -56,7 +57,7 @@ pub enum StoreError {
         /// Which lock.
         path: PathBuf,
         /// Who holds it, if that can be told.
-        holder: Option<u32>,
+        holder: Option<LockHolder>,
         /// How long it was waited for.
         waited: Duration,
     },
@@ -114,11 +115,11 @@ impl fmt::Display for StoreError {
                 waited,
             } => {
                 match holder {
-                    Some(pid) => write!(f, "process {pid} has")?,
+                    Some(holder) => write!(f, "{holder} has")?,
                     None => write!(f, "somebody has")?,
                 }
                 write!(f, " the lock `{}`", path.display())?;
-                if waited.is_zero() {
+                if waited.as_secs() == 0 {
                     return Ok(());
                 }
                 write!(f, ", for over {}", clock::span(*waited))
@@ -167,11 +168,16 @@ impl From<StoreError> for Failure {
                 Self::new(ExitCode::Config, message).with_cure("wg doctor")
             }
             StoreError::Busy { holder, .. } => {
-                let who =
-                    holder.map_or_else(|| "its holder".to_owned(), |pid| format!("process {pid}"));
-                Self::new(ExitCode::Held, message).with_cure(format!(
-                    "see what {who} is doing; a stopped one goes on with kill -CONT"
-                ))
+                let cure = match holder {
+                    Some(holder) if holder.is_stopped => {
+                        format!("kill -CONT {} lets it go on", holder.pid)
+                    }
+                    Some(holder) => {
+                        format!("see what process {} is doing, and try again", holder.pid)
+                    }
+                    None => "try again".to_owned(),
+                };
+                Self::new(ExitCode::Held, message).with_cure(cure)
             }
             StoreError::NotARegularFile { .. } => Self::new(ExitCode::Config, message).with_cure(
                 "move it away; wg follows no links and opens no pipes among its own files",

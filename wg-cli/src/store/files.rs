@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,6 +157,19 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     file.read_to_end(&mut bytes)
         .map_err(StoreError::io("read", path))?;
     Ok(Some(bytes))
+}
+
+/// Whether the last byte of a file, which is open for reading, is none that ends a line.
+///
+/// # Errors
+/// What the system says.
+pub fn ends_torn(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    Ok(last != *b"\n")
 }
 
 /// Returns a sibling of `path` whose name no other process and no other call uses.

@@ -59,6 +59,10 @@ impl Loaded {
     }
 }
 
+/// The highest number that a chat can be given by whoever makes it: the next one is one more than the highest there is. One that another
+/// tool gave and that is higher still is left out of account, so that it does not end the numbering.
+pub const HIGHEST_ID: u32 = 999_999_999;
+
 /// What a new chat is to be.
 #[derive(Debug, Clone, Default)]
 pub struct NewChat {
@@ -301,7 +305,8 @@ impl Graph {
         let in_graph = self
             .tasks()
             .filter_map(|task| ChatId::from_task_id(task.id()));
-        match in_graph.chain(resolve::used_ids(workspace)?).max() {
+        let used = in_graph.chain(resolve::used_ids(workspace)?);
+        match used.filter(|id| id.0 <= HIGHEST_ID).max() {
             None => Ok(ChatId(0)),
             Some(highest) => {
                 highest

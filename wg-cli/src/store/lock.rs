@@ -3,6 +3,7 @@
 //! It is flock(2), so that the earlier tool and this one exclude each other, and so that the kernel frees it when its holder dies. A holder
 //! that was stopped keeps it: nobody waits for one of those for ever.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::notify::Notify;
 use super::{StoreError, files};
 use crate::clock;
+use crate::process_signal;
 
 /// How long a lock is waited for. Work under one takes milliseconds, on a slow disk perhaps seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +24,45 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 /// How often it is tried besides: a holder may give the lock back and keep its file open.
 const TRY_ANYWAY: Duration = Duration::from_secs(1);
 
+/// How long one is waited for that was stopped: it does nothing until somebody lets it go on, and only a person does that.
+const STOPPED: Duration = Duration::from_secs(2);
+
+/// How much of a holder's command line is told.
+const COMMAND: usize = 60;
+
+/// The process that has a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Its number.
+    pub pid: u32,
+    /// The beginning of its command line, if that can be read.
+    pub command: Option<String>,
+    /// Whether it was stopped by a signal or a debugger.
+    pub is_stopped: bool,
+}
+
+impl LockHolder {
+    fn of(pid: u32) -> Self {
+        Self {
+            pid,
+            command: command_of(pid),
+            is_stopped: process_signal::is_stopped(pid),
+        }
+    }
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        match (&self.command, self.is_stopped) {
+            (Some(command), false) => write!(f, " (`{command}`)"),
+            (Some(command), true) => write!(f, " (`{command}`, stopped)"),
+            (None, true) => f.write_str(" (stopped)"),
+            (None, false) => Ok(()),
+        }
+    }
+}
+
 /// Holds the lock of a side file; given back when this is dropped.
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
@@ -30,7 +71,8 @@ pub struct SideLock {
 }
 
 impl SideLock {
-    /// Waits for the lock of `side_file`, which is created if need be, for at most 30 s.
+    /// Waits for the lock of `side_file`, which is created if need be, for at most 30 s, and for 2 s where a process has it that was
+    /// stopped.
     ///
     /// The side file is never removed by `wg`. Somebody may remove it all the same: then the path leads to another file than the one that
     /// was locked, and the lock is taken again on the new one.
@@ -52,14 +94,14 @@ impl SideLock {
                 side_file,
                 OpenOptions::new().read(true).write(true).create(true),
             )?;
+            let began = clock::steady();
             let got =
                 wait(&file, side_file, deadline).map_err(StoreError::io("lock", side_file))?;
             if got == Got::Nothing {
-                let holder = holder_of(&file);
                 return Err(StoreError::Busy {
                     path: side_file.to_owned(),
-                    holder,
-                    waited: patience,
+                    holder: holder_of(&file).map(LockHolder::of),
+                    waited: clock::steady().duration_since(began).min(patience),
                 });
             }
             if is_at(&file, side_file) && got == Got::Lock {
@@ -124,6 +166,7 @@ fn wait(file: &File, path: &Path, deadline: Instant) -> io::Result<Got> {
     // Only now, since most locks are free: a holder closes its descriptor after giving the lock back, and the kernel tells that. The watch
     // stands before the next try, so no close between the two is missed.
     let mut notify = Notify::on_close(path).ok();
+    let stands_still_at = clock::steady() + STOPPED;
     loop {
         if try_lock(file)? {
             return Ok(Got::Lock);
@@ -132,7 +175,9 @@ fn wait(file: &File, path: &Path, deadline: Instant) -> io::Result<Got> {
             return Ok(Got::OtherFile);
         }
         let now = clock::steady();
-        if now >= deadline {
+        if now >= deadline
+            || now >= stands_still_at && holder_of(file).is_some_and(process_signal::is_stopped)
+        {
             return Ok(Got::Nothing);
         }
         match &mut notify {
@@ -161,6 +206,27 @@ fn is_at(file: &File, path: &Path) -> bool {
         (Ok(ours), Ok(there)) => identity(ours) == identity(there),
         _ => false,
     }
+}
+
+/// The beginning of a process's command line, on one line; its name where it has none.
+fn command_of(pid: u32) -> Option<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&words).replace(char::is_control, " ");
+    let text = text.trim();
+    if text.is_empty() {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        return Some(name.trim().replace(char::is_control, " "));
+    }
+    match text.char_indices().nth(COMMAND) {
+        Some((end, _)) => Some(format!("{}…", &text[..end])),
+        None => Some(text.to_owned()),
+    }
+}
+
+/// Returns who has the lock of `side_file`, as far as that can be told.
+pub(super) fn holder(side_file: &Path) -> Option<LockHolder> {
+    let file = files::open_to_read(side_file).ok().flatten()?;
+    holder_of(&file).map(LockHolder::of)
 }
 
 /// Returns who holds the lock, as far as the kernel says (`/proc/locks`, see `proc_locks(5)`).

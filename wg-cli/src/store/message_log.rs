@@ -1,6 +1,7 @@
 //! Appending to the messages of a session and reading them, in time that does not depend on how long the history is.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -8,11 +9,11 @@ use super::cursor::{Cursor, read_cursor};
 use super::files::Durability;
 use super::jsonl::{Appender, LineFile, LinesBackwards};
 use super::messages::{Message, NewMessage, Side, user};
-use super::{StoreError, attempt, registry, rotation};
+use super::{StoreError, attempt, lock, registry, rotation};
 use crate::clock;
 
 /// Cursors beyond this are damage, not places: ids stay exact in every reader of JSON.
-const HIGHEST_PLACE: u64 = 1 << 53;
+pub(super) const HIGHEST_PLACE: u64 = 1 << 53;
 
 /// Only the id of a line.
 #[derive(Deserialize)]
@@ -44,8 +45,23 @@ pub fn append(
     message: NewMessage,
     durability: Durability,
 ) -> Result<u64, StoreError> {
+    append_within(dir, side, message, durability, lock::PATIENCE)
+}
+
+/// As [`append`], with the time given to wait for the file's lock.
+///
+/// # Errors
+/// As [`append`]; [`StoreError::Busy`] when the time is over.
+pub fn append_within(
+    dir: &Path,
+    side: Side,
+    message: NewMessage,
+    durability: Durability,
+    patience: Duration,
+) -> Result<u64, StoreError> {
     let path = side.path(dir);
-    let mut file = Appender::open(&path, |line| Message::parse(line, side).is_some())?;
+    let is_whole = |line: &[u8]| Message::parse(line, side).is_some();
+    let mut file = Appender::open_within(&path, patience, is_whole)?;
     let in_file = file
         .lines_backwards()
         .find(id_of)
@@ -66,7 +82,8 @@ pub fn append(
     let id = last.checked_add(1).ok_or_else(|| StoreError::Corrupt {
         path: path.clone(),
         line: 0,
-        reason: "the highest id there can be is taken".to_owned(),
+        reason: "its last message has the highest number there can be, and none can follow"
+            .to_owned(),
     })?;
     let timestamp = clock::now();
     let request_id = match message.request_id {

@@ -13,12 +13,13 @@ pub use super::cursor::{
     Cursor, advance_cursor, advance_handler_cursors, advance_past, read_cursor,
 };
 pub use super::files::Durability;
-use super::json;
+pub use super::lock::LockHolder;
 pub use super::message_log::{
-    Read, Tail, append, decides_what_waits, find_unanswered, last_id, next_unanswered, read_after,
-    read_last, unanswered,
+    Read, Tail, append, append_within, decides_what_waits, find_unanswered, last_id,
+    next_unanswered, read_after, read_last, unanswered,
 };
 pub use super::rotation::{Keep, rotate, rotate_history};
+use super::{files, json, lock};
 use crate::clock::Timestamp;
 
 /// Which of the two files.
@@ -140,6 +141,12 @@ pub struct NewMessage {
     pub turn: Option<TurnInfo>,
     /// Further fields, such as `attachments`.
     pub extra: Map<String, Value>,
+}
+
+/// Returns who has the lock of the messages now, as far as that can be told.
+#[must_use]
+pub fn lock_holder(dir: &Path, side: Side) -> Option<LockHolder> {
+    lock::holder(&files::with_suffix(&side.path(dir), ".lock"))
 }
 
 impl NewMessage {

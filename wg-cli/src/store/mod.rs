@@ -22,6 +22,7 @@ mod lock;
 mod message_log;
 pub mod messages;
 mod notify;
+pub mod numbering;
 pub mod policy_file;
 pub mod registry;
 pub mod rename;

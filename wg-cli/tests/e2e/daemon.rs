@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
+use crate::held_files::lock;
 use crate::process::StartCounter;
-use crate::world::{Running, WATCHDOG, World};
+use crate::world::{WATCHDOG, World};
 
 fn state_of(world: &World) -> Value {
     let state = ".wg/service/coordinator-state-0.json";
@@ -41,18 +42,6 @@ fn a_wish_that_the_graph_cannot_take_stands_in_neither_file() {
         assert_ne!(state_of(&world)["archived_at"], Value::Null);
         world.stop();
     }
-}
-
-/// Another process that has the lock of a file until it is hung up on, as one that was stopped with it would.
-fn lock(world: &World, file: &str) -> Running {
-    let script = format!(
-        "import fcntl, sys\nf = open('{file}', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('locked')\nsys.stdin.read()"
-    );
-    let mut holder = world.command("python3");
-    holder.args(["-u", "-c", &script]);
-    let mut holder = Running::of(holder);
-    assert_eq!(holder.line(), "locked");
-    holder
 }
 
 #[test]

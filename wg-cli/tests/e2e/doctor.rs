@@ -88,6 +88,40 @@ fn a_torn_line_is_moved_aside_and_the_rest_stays() {
 }
 
 #[test]
+fn a_message_after_which_there_is_no_number_is_found_and_put_right_once_nobody_serves_the_chat() {
+    let world = World::with_workspace();
+    world.wg(&["up", "hello"]).ok();
+    let inbox = ".wg/chat/.chat-0/inbox.jsonl";
+    let line = r#"{"id":18446744073709551615,"role":"user","content":"theirs","request_id":"t"}"#;
+    world.sh(&format!("cat >> {inbox}"), format!("{line}\n").as_bytes());
+    world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+        text.contains("theirs")
+    });
+    let refused = world.wg(&["chat", "send", "0", "more"]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(refused.stderr.contains("(wg doctor)"), "{refused:?}");
+    let told = told(&world, &["doctor", "--fix", "--json"]);
+    let served = told
+        .iter()
+        .find(|finding| finding["fixed"] == false)
+        .unwrap();
+    assert!(
+        served["text"]
+            .as_str()
+            .unwrap()
+            .contains("wg chat stop chat-0"),
+        "{served}"
+    );
+    world.wg(&["chat", "stop", "0"]).ok();
+    finds_and_fixes(&world, &["after which there is no room"]);
+    world.wg(&["chat", "resume", "0"]).ok();
+    assert_eq!(world.wg(&["chat", "more"]).ok().stdout, "more\n");
+    let replies = world.read(".wg/chat/.chat-0/outbox.jsonl");
+    assert_eq!(replies.matches("theirs").count(), 1, "{replies}");
+    world.stop();
+}
+
+#[test]
 fn a_state_without_its_task_is_archived_and_a_damaged_one_is_set_aside_with_the_chat_stopped() {
     let world = World::with_workspace();
     world.wg(&["up", "hello"]).ok();

@@ -351,6 +351,103 @@ fn doctor_names_what_is_left_in_the_dark_and_ends_it() {
     world.stop();
 }
 
+/// Takes the handler's process out of the record, as if its service had been killed before it could write it down.
+fn forget_the_process(world: &World) {
+    let state = ".wg/service/coordinator-state-0.json";
+    let mut record: serde_json::Value = serde_json::from_str(&world.read(state)).unwrap();
+    let spawn = record["wg_supervisor"]["spawn"].as_object_mut().unwrap();
+    assert!(spawn.remove("pid").is_some() && spawn.remove("start_ticks").is_some());
+    fs::write(world.path(state), record.to_string()).unwrap();
+}
+
+#[test]
+fn what_a_handler_left_whose_process_was_never_written_down_is_ended_without_a_service_too() {
+    for verb in [
+        ["doctor", "--fix"],
+        ["service", "purge-chats"],
+        ["service", "stop"],
+    ] {
+        let Some(place) = Place::make(true) else {
+            return;
+        };
+        let world = World::with_workspace();
+        let dark = killed_with_its_handler(&world, &place);
+        forget_the_process(&world);
+        world.wg(&verb).ok();
+        assert!(!lives(dark), "{verb:?}");
+        is_bare(&place);
+        world.stop();
+    }
+}
+
+#[test]
+fn an_empty_group_of_a_dead_service_is_removed_without_a_service_too() {
+    for verb in [
+        ["doctor", "--fix"],
+        ["service", "purge-chats"],
+        ["service", "stop"],
+    ] {
+        let Some(place) = Place::make(true) else {
+            return;
+        };
+        let world = World::with_workspace();
+        let dark = killed_with_its_handler(&world, &place);
+        kill_now(dark);
+        let handlers = place.below().remove(0);
+        wait_until_empty(&Group::at(&handlers));
+        let name = handlers.file_name().unwrap().to_str().unwrap();
+        let (of_workspace, _) = name.rsplit_once('-').unwrap();
+        // Of a start whose service was killed before it could write the name down.
+        let nameless = handlers.with_file_name(format!("{of_workspace}-0123456789abcdef"));
+        Group::create(&nameless).unwrap();
+        world.wg(&verb).ok();
+        if verb[1] == "stop" {
+            // It found nothing to end, so it did not look further.
+            world.wg(&["doctor", "--fix"]).ok();
+        }
+        is_bare(&place);
+        world.stop();
+    }
+}
+
+/// The processes of a killed handler leave their group one by one.
+fn wait_until_empty(group: &Group) {
+    for member in group.members().unwrap() {
+        kill_now(i32::try_from(member).unwrap());
+    }
+}
+
+#[test]
+fn nobody_is_left_standing_still_by_a_service_that_was_killed_while_it_ended_them() {
+    for verb in [
+        &["doctor", "--fix"][..],
+        &["chat", "stop", "1"],
+        &["service", "start"],
+    ] {
+        let Some(place) = Place::make(true) else {
+            return;
+        };
+        let world = World::with_workspace();
+        let (handler, _) = in_a_turn(&world, &place);
+        world.wg(&["chat", "new"]).ok();
+        kill_now(world.daemon_pid());
+        let group = Group::at(place.below().remove(0));
+        group.freeze().unwrap();
+        let told = world.wg(&["doctor"]).stdout;
+        assert!(told.contains("stands still"), "{told}");
+        world.wg(verb).ok();
+        assert!(lives(handler), "{verb:?}");
+        assert!(!is_told_to_stand_still(&group), "{verb:?}");
+        world.wg(&["service", "stop"]).ok();
+        is_bare(&place);
+    }
+}
+
+fn is_told_to_stand_still(group: &Group) -> bool {
+    let told = fs::read_to_string(group.dir().join("cgroup.freeze")).unwrap();
+    told.trim() == "1"
+}
+
 /// The pid of the daemon as one of the group's members.
 #[track_caller]
 fn is_inside(place: &Place, status: &serde_json::Value) {

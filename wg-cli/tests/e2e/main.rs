@@ -18,6 +18,7 @@ mod golden;
 mod graph;
 mod groups;
 mod handover;
+mod held_files;
 mod history;
 mod hostile_ipc;
 mod incident_one;

@@ -191,7 +191,7 @@ fn a_lock_that_is_held_too_long_is_told_with_its_holder() {
     let held = files::SideLock::acquire(&side).unwrap();
     let refused = files::SideLock::acquire_within(&side, Duration::from_millis(10)).unwrap_err();
     assert!(
-        matches!(refused, StoreError::Busy { holder: Some(pid), .. } if pid == std::process::id()),
+        matches!(refused, StoreError::Busy { holder: Some(ref holder), .. } if holder.pid == std::process::id()),
         "{refused:?}"
     );
     assert_eq!(Failure::from(refused).code, ExitCode::Held);

@@ -303,13 +303,14 @@ fn the_dispatchers_state_file_is_no_chat() {
 }
 
 #[test]
-fn after_the_highest_number_there_is_an_error_and_no_overflow() {
+fn a_number_that_another_tool_gave_and_that_leaves_no_room_does_not_end_the_numbering() {
     let world = World::new();
-    world.write_graph(&task_line(".chat-4294967295", ""));
-    assert!(matches!(
-        world.graph().next_chat_id(&world.workspace),
-        Err(StoreError::AlreadyExists { .. })
-    ));
+    let too_high = task_line(".chat-4294967295", "");
+    world.write_graph(&too_high);
+    next_is(&world, 0);
+    let others = [".chat-7", ".chat-1000000000"].map(|id| task_line(id, ""));
+    world.write_graph(&(too_high + &others.concat()));
+    next_is(&world, 8);
 }
 
 #[test]

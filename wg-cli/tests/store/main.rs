@@ -14,6 +14,7 @@ mod graph;
 mod interop;
 mod messages;
 mod names;
+mod numbering;
 mod records;
 mod references;
 mod rotation;

@@ -1,19 +1,23 @@
 //! The files of chats: states, torn lines, the registry.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+
+use session_lock::{AcquireError, Kind, SessionLock};
 
 use crate::cli::finding::{Finding, Fix, Weight};
 use crate::clock;
 use crate::daemon::boot;
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
+use crate::store::error::of_lock;
 use crate::store::files;
 use crate::store::graph::{ChatId, Loaded};
 use crate::store::jsonl::Appender;
 use crate::store::messages::{Message, Side};
+use crate::store::numbering;
 use crate::store::registry::Registry;
 use crate::store::workspace::Workspace;
 
@@ -78,20 +82,38 @@ pub(super) fn torn(dir: &Path, side: Side, chat: ChatId, fix: Fix) -> Option<Fin
     ))
 }
 
+/// A number after which there is no room, as another tool may have written it: nothing can be appended behind the highest there can be.
+pub(super) fn too_high(dir: &Path, side: Side, chat: ChatId, fix: Fix) -> Option<Finding> {
+    let id = numbering::too_high(dir, side).ok().flatten()?;
+    let text = format!(
+        "the {} of {chat} has a message with the number {id}, after which there is no room",
+        side.as_str()
+    );
+    Some(Finding::new("messages", Weight::Error, text).fixed_by(
+        "give it the number that follows the one before it, and keep its line as it was in `*.corrupt`",
+        fix,
+        || {
+            // Held meanwhile, so that no handler answers it under its former number.
+            let lock = SessionLock::try_acquire(dir, Kind::Adapter).map_err(|error| {
+                if matches!(error, AcquireError::Held { .. }) {
+                    Failure::new(ExitCode::Held, format!("{chat} is being served"))
+                        .with_cure(format!("wg chat stop {chat}, then wg doctor --fix"))
+                } else {
+                    of_lock(format!("failed to keep handlers of {chat} away"), error)
+                }
+            })?;
+            numbering::mend(dir)?;
+            drop(lock);
+            Ok(())
+        },
+    ))
+}
+
 fn ends_torn(path: &Path) -> Result<bool, StoreError> {
-    let Some(mut file) = files::open_to_read(path)? else {
-        return Ok(false);
-    };
-    let mut last = [b'\n'];
-    let mut read = || {
-        if file.metadata()?.len() > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-        }
-        Ok(())
-    };
-    read().map_err(StoreError::io("read", path))?;
-    Ok(last != *b"\n")
+    match files::open_to_read(path)? {
+        Some(file) => files::ends_torn(&file).map_err(StoreError::io("read", path)),
+        None => Ok(false),
+    }
 }
 
 /// It says which directory is whose. It is never set aside: going on without it would begin a second history for every chat.

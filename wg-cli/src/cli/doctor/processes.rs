@@ -1,6 +1,7 @@
 //! What a service and its handlers left behind when they were killed.
 
 use crate::cli::finding::{Finding, Fix, Weight};
+use crate::daemon::groups::{self, Stray};
 use crate::daemon::orphans;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -69,4 +70,39 @@ pub(super) fn left_behind(workspace: &Workspace, fix: Fix) -> Vec<Finding> {
         )
     };
     found.into_iter().map(tell).collect()
+}
+
+/// Control groups of dead handlers, which the next start would remove, or let go on.
+pub(super) fn stray_groups(workspace: &Workspace, fix: Fix) -> Vec<Finding> {
+    if service_runs(workspace) {
+        return Vec::new();
+    }
+    let tell = |stray: Stray| {
+        let dir = stray.dir().display();
+        let (weight, text, what) = match &stray {
+            Stray::Empty(_) => (
+                Weight::Note,
+                format!("the control group `{dir}` of a dead handler is empty"),
+                "remove it, as the next start does",
+            ),
+            Stray::Frozen(_) => (
+                Weight::Error,
+                format!(
+                    "who is in the control group `{dir}` stands still: a service was killed while it ended them"
+                ),
+                "let them go on",
+            ),
+        };
+        Finding::new("control group", weight, text).fixed_by(what, fix, || {
+            // A service that started meanwhile looks after them.
+            if service_runs(workspace) {
+                return Ok(());
+            }
+            stray.mend().map_err(|error| {
+                let failed = format!("failed to mend `{}`", stray.dir().display());
+                Failure::new(ExitCode::System, failed).caused_by(error)
+            })
+        })
+    };
+    groups::strays(workspace).into_iter().map(tell).collect()
 }
