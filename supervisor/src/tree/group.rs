@@ -153,7 +153,8 @@ impl Group {
     }
 
     /// Returns true if this process is in it or below it, or was when it ended.
-    pub(crate) fn has(&self, pid: u32) -> bool {
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
         let Some(name) = self.dir.file_name() else {
             return false;
         };

@@ -362,7 +362,7 @@ pub(super) fn end_leftovers(daemon: &Daemon, adopted: &BTreeSet<ChatId>) -> Ende
             .remove(&chat)
             .and_then(|spawn| Left::of(&spawn, withdrawn));
         let ended = match left {
-            Some(left) => left.end(Some(&marker), LEFTOVERS, &mut is_exempt),
+            Some(left) => left.end(&daemon.workspace, Some(&marker), LEFTOVERS, &mut is_exempt),
             None => supervisor::tree::end(None, Some(&marker), LEFTOVERS, &mut is_exempt),
         };
         match ended {

@@ -65,6 +65,19 @@ impl Groups {
         }
     }
 
+    /// The name of the handler's group that this process is in, if it is in one.
+    pub(super) fn name_of(&self, pid: u32) -> Option<String> {
+        if !self.are_there() {
+            return None;
+        }
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let mut parts = path.split('/');
+        parts
+            .find(|part| part.starts_with(&self.prefix))
+            .map(str::to_owned)
+    }
+
     /// Makes the group of one start. Without one the handler is ended by what can be seen in `/proc`.
     pub(super) fn make(&self, nonce: &str) -> Option<Group> {
         let place = self.place.as_ref().ok()?;
@@ -223,14 +236,22 @@ impl Left {
     }
 
     /// Who is in it and can have come from the handler.
-    pub(super) fn members(&self) -> Vec<u32> {
+    pub(super) fn members(&self, workspace: &Workspace) -> Vec<u32> {
         let mut members = self.group.members().unwrap_or_default();
-        members.retain(|pid| !self.is_stranger(*pid));
+        members.retain(|pid| !self.is_stranger(*pid, workspace));
         members
     }
 
-    /// Whether this process began before the handler did: somebody moved it here.
-    fn is_stranger(&self, pid: u32) -> bool {
+    /// Whether somebody moved this process here: it began before the handler did, or is the child of somebody who is none of ours.
+    fn is_stranger(&self, pid: u32, workspace: &Workspace) -> bool {
+        let born = match self.leader {
+            Some((_, first)) => Born::After(first),
+            None => Born::Unknown,
+        };
+        self.is_older(pid) || was_moved_in(&self.group, pid, born, &reap::marker(workspace, None))
+    }
+
+    fn is_older(&self, pid: u32) -> bool {
         let Some(start) = tree::start_ticks(pid) else {
             return false;
         };
@@ -245,15 +266,60 @@ impl Left {
     /// Ends them, and whoever carries the marker, and removes the group.
     pub(super) fn end(
         &self,
+        workspace: &Workspace,
         marker: Option<&Marker>,
         within: Duration,
         is_exempt: &mut dyn FnMut(u32) -> bool,
     ) -> Result<Report, EndError> {
-        let mut spared = |pid: u32| self.is_stranger(pid) || is_exempt(pid);
+        let mut spared = |pid: u32| self.is_stranger(pid, workspace) || is_exempt(pid);
         let report = tree::end_with_group(&self.group, self.leader, marker, within, &mut spared)?;
         put_away(&self.group);
         Ok(report)
     }
+}
+
+/// What is known of who can have been given what a dead member of a handler's group left.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Born {
+    /// This process alone: it is the subreaper above the handler, which it started itself.
+    Here,
+    /// An ancestor of the handler, which started at these clock ticks after the boot, and so nobody younger.
+    After(u64),
+    /// Nothing.
+    Unknown,
+}
+
+/// Whether somebody moved this member of a handler's group in, provably: it does not carry the `marker`, and neither does its parent,
+/// which is alive, outside of the group, and cannot have been given it by the kernel when its own parent ended.
+pub(super) fn was_moved_in(group: &Group, pid: u32, born: Born, marker: &Marker) -> bool {
+    let is_ours = |pid| reap::marker_of(pid).is_some_and(|value| value.starts_with(&marker.prefix));
+    let Some(parent) = parent_of(pid).filter(|parent| *parent > 1) else {
+        return false;
+    };
+    let is_too_young = match born {
+        Born::Here => true,
+        Born::After(first) => tree::start_ticks(parent).is_some_and(|start| start > first),
+        Born::Unknown => false,
+    };
+    is_too_young
+        && !group.has(parent)
+        && !is_ancestor_of_ours(parent)
+        && !is_ours(pid)
+        && !is_ours(parent)
+        // Whoever ended meanwhile has left it to somebody else.
+        && parent_of(pid) == Some(parent)
+}
+
+fn is_ancestor_of_ours(pid: u32) -> bool {
+    std::iter::successors(Some(std::process::id()), |pid| parent_of(*pid))
+        .take_while(|pid| *pid > 0)
+        .any(|ours| ours == pid)
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok()
 }
 
 impl Daemon {
@@ -279,7 +345,7 @@ impl Daemon {
             drop(chats);
             serves || self.is_exempt(pid)
         };
-        match left.end(None, BORROWERS, &mut is_exempt) {
+        match left.end(&self.workspace, None, BORROWERS, &mut is_exempt) {
             Ok(report) => {
                 for process in &report.ended {
                     let text = format!(

@@ -23,6 +23,7 @@ use supervisor::{
 
 use super::descriptors::Descriptors;
 use super::graph_seen::InGraph;
+use super::groups::Born;
 use super::{Daemon, books, groups, holder, reap, rules, service_manager};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
@@ -66,7 +67,7 @@ pub(super) struct ChatHost {
     rules: RuleSet,
     descriptors: Descriptors,
     /// The control groups of the handlers that run.
-    groups: HashMap<ChatId, Option<Group>>,
+    groups: HashMap<ChatId, Option<(Group, Born)>>,
     /// How often in a row it could not be decided whether a chat may start.
     undecided: HashMap<ChatId, u32>,
     /// Children that this process had before it started any.
@@ -98,7 +99,13 @@ impl ChatHost {
         // That of a start which came to nothing.
         self.forget_group(chat);
         let group = daemon.groups.make(&nonce);
-        self.groups.insert(chat, group.clone());
+        let born = if strays::are_ours() {
+            Born::Here
+        } else {
+            Born::Unknown
+        };
+        self.groups
+            .insert(chat, group.clone().map(|group| (group, born)));
         let group = group.as_ref().map(Group::dir);
         let record = SpawnRecord {
             nonce: nonce.clone(),
@@ -152,9 +159,21 @@ impl ChatHost {
         Ok(command)
     }
 
+    /// Whether somebody moved this process into the control group of one of our handlers.
+    fn was_moved_in(&self, pid: u32) -> bool {
+        let Some(name) = self.daemon.groups.name_of(pid) else {
+            return false;
+        };
+        let mut groups = self.groups.values().flatten();
+        let of = groups.find(|(group, _)| group.dir().file_name() == Some(OsStr::new(&name)));
+        of.is_some_and(|(group, born)| {
+            groups::was_moved_in(group, pid, *born, &self.daemon.marker(None))
+        })
+    }
+
     /// Its handler is gone, and so is everybody who was to be ended with it.
     fn forget_group(&mut self, chat: ChatId) {
-        if let Some(group) = self.groups.remove(&chat).flatten() {
+        if let Some((group, _)) = self.groups.remove(&chat).flatten() {
             groups::put_away(&group);
         }
     }
@@ -363,8 +382,13 @@ impl Host for ChatHost {
     fn group(&mut self, unit: UnitId) -> Option<Group> {
         let chat = chat_of(unit);
         let workspace = &self.daemon.workspace;
-        let of_adopted = || groups::recorded(&ChatRecord::load(workspace, chat).ok()?.spawn?);
-        self.groups.entry(chat).or_insert_with(of_adopted).clone()
+        let of_adopted = || {
+            let spawn = ChatRecord::load(workspace, chat).ok()?.spawn?;
+            let born = spawn.start_ticks.map_or(Born::Unknown, Born::After);
+            Some((groups::recorded(&spawn)?, born))
+        };
+        let group = self.groups.entry(chat).or_insert_with(of_adopted);
+        group.as_ref().map(|(group, _)| group.clone())
     }
 
     fn marker(&mut self, unit: UnitId) -> Option<Marker> {
@@ -421,7 +445,7 @@ impl Host for ChatHost {
     }
 
     fn is_exempt(&mut self, pid: u32) -> bool {
-        self.before.contains(&pid) || self.daemon.is_exempt(pid)
+        self.before.contains(&pid) || self.daemon.is_exempt(pid) || self.was_moved_in(pid)
     }
 }
 

@@ -71,7 +71,7 @@ fn in_groups(workspace: &Workspace, service_runs: bool, found: &mut Vec<Orphan>)
             continue;
         }
         let (holders, members): (Vec<u32>, Vec<u32>) = left
-            .members()
+            .members(workspace)
             .into_iter()
             .partition(|pid| lock_holders::holds_a_lock(*pid));
         let mut spared = BTreeSet::new();

@@ -97,15 +97,16 @@ impl SideLock {
             let began = clock::steady();
             let got =
                 wait(&file, side_file, deadline).map_err(StoreError::io("lock", side_file))?;
-            if got == Got::Nothing {
-                return Err(StoreError::Busy {
-                    path: side_file.to_owned(),
-                    holder: holder_of(&file).map(LockHolder::of),
-                    waited: clock::steady().duration_since(began).min(patience),
-                });
-            }
-            if is_at(&file, side_file) && got == Got::Lock {
-                return Ok(Self { file });
+            match got {
+                Got::Lock if is_at(&file, side_file) => return Ok(Self { file }),
+                Got::Lock | Got::OtherFile => {}
+                Got::Nothing(holder) => {
+                    return Err(StoreError::Busy {
+                        path: side_file.to_owned(),
+                        holder,
+                        waited: clock::steady().duration_since(began).min(patience),
+                    });
+                }
             }
         }
     }
@@ -150,12 +151,13 @@ pub fn locked_within<R, E: From<StoreError>>(
 }
 
 /// What a wait ended with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Got {
     Lock,
     /// The path leads to another file now.
     OtherFile,
-    Nothing,
+    /// Nothing, because this process has it.
+    Nothing(Option<LockHolder>),
 }
 
 /// Tries to lock `file`, which is open at `path`, until `deadline`.
@@ -175,10 +177,11 @@ fn wait(file: &File, path: &Path, deadline: Instant) -> io::Result<Got> {
             return Ok(Got::OtherFile);
         }
         let now = clock::steady();
-        if now >= deadline
-            || now >= stands_still_at && holder_of(file).is_some_and(process_signal::is_stopped)
-        {
-            return Ok(Got::Nothing);
+        if now >= deadline || now >= stands_still_at {
+            let holder = holder_of(file).map(LockHolder::of);
+            if now >= deadline || holder.as_ref().is_some_and(|holder| holder.is_stopped) {
+                return Ok(Got::Nothing(holder));
+            }
         }
         match &mut notify {
             Some(notify) => notify.wait(deadline.min(now + TRY_ANYWAY))?,
@@ -229,8 +232,15 @@ pub(super) fn holder(side_file: &Path) -> Option<LockHolder> {
     holder_of(&file).map(LockHolder::of)
 }
 
-/// Returns who holds the lock, as far as the kernel says (`/proc/locks`, see `proc_locks(5)`).
+/// Returns who holds the lock, as far as the kernel says.
+///
+/// Its list is given out in pieces, and a line can be left out while others come and go: it is read more than once.
 fn holder_of(file: &File) -> Option<u32> {
+    (0..4).find_map(|_| listed_holder(file))
+}
+
+/// Looks through `/proc/locks`, see `proc_locks(5)`.
+fn listed_holder(file: &File) -> Option<u32> {
     let inode = file.metadata().ok()?.ino();
     let table = fs::read_to_string("/proc/locks").ok()?;
     table.lines().find_map(|line| {

@@ -12,7 +12,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use supervisor::tree::{Group, end_with_group, is_alive, start_ticks};
 
 use crate::process::{Process, wait_gone};
-use crate::world::{Done, WATCHDOG, WG, World};
+use crate::world::{Done, Running, WATCHDOG, WG, World};
 
 /// A control group below that of this test, in which a service is started.
 struct Place(Group);
@@ -349,6 +349,54 @@ fn doctor_names_what_is_left_in_the_dark_and_ends_it() {
     world.wg(&["doctor", "--fix"]);
     assert!(!lives(dark));
     world.stop();
+}
+
+/// Moves a process into the handler's group that a stranger has just started, as somebody with the right to do so may.
+fn move_a_stranger_in(world: &World, place: &Place) -> (Running, i32) {
+    let mut shell = world.command("/bin/sh");
+    shell.args([
+        "-c",
+        "sleep 600 </dev/null >/dev/null & echo $!; read -r end; kill $!; wait",
+    ]);
+    let mut shell = Running::of(shell);
+    let stranger: i32 = shell.line().parse().unwrap();
+    let members = place.below().remove(0).join("cgroup.procs");
+    fs::write(members, stranger.to_string()).unwrap();
+    (shell, stranger)
+}
+
+#[test]
+fn a_process_that_somebody_moved_into_a_handlers_group_is_not_ended_with_it() {
+    for (killed, verb) in [
+        (false, ["chat", "stop", "0"]),
+        (true, ["service", "stop", "--json"]),
+        (true, ["doctor", "--fix", "--json"]),
+        (true, ["service", "purge-chats", "--json"]),
+        (true, ["service", "start", "--json"]),
+    ] {
+        let Some(place) = Place::make(true) else {
+            return;
+        };
+        let world = World::with_workspace();
+        let (handler, dark) = in_a_turn(&world, &place);
+        let (mut shell, stranger) = move_a_stranger_in(&world, &place);
+        if killed {
+            kill_now(world.daemon_pid());
+            kill_now(handler);
+        }
+        world.wg(&verb).ok();
+        assert!(!lives(dark), "{verb:?}");
+        assert!(lives(stranger), "{verb:?}");
+        let group = Group::at(place.below().remove(0));
+        assert!(!is_told_to_stand_still(&group), "{verb:?}");
+        shell.hang_up();
+        shell.finish();
+        wait_gone(stranger);
+        world.wg(&["service", "stop"]).ok();
+        place.wg(&world, &["service", "start"]).ok();
+        world.stop();
+        is_bare(&place);
+    }
 }
 
 /// Takes the handler's process out of the record, as if its service had been killed before it could write it down.
