@@ -245,6 +245,11 @@ fn a_purge_ends_who_serves_a_retired_chat_too() {
         world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
             text.lines().next() == Some(&pid)
         });
+        // Until it has answered it may still look whether the chat is retired, and leave.
+        world.wg(&["chat", "send", "0", "hello"]).ok();
+        world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
+            text.contains("hello")
+        });
         // As another tool retires it: the graph alone tells.
         let graph = world
             .read(".wg/graph.jsonl")
