@@ -65,7 +65,7 @@ impl Down {
             (_, None) => Server::Nobody,
         };
         let left_over = match (&record.spawn, handler) {
-            (Some(spawn), None) => left_in_group(spawn, holder.as_ref()),
+            (Some(spawn), None) => left_in_group(workspace, spawn, holder.as_ref()),
             _ => Vec::new(),
         };
         let machine = match books::saved(record, policy) {
@@ -114,8 +114,12 @@ impl Down {
     }
 }
 
-fn left_in_group(spawn: &SpawnRecord, holder: Option<&Seen>) -> Vec<Process> {
-    let members = Left::of(spawn, None).map(|left| left.members());
+fn left_in_group(
+    workspace: &Workspace,
+    spawn: &SpawnRecord,
+    holder: Option<&Seen>,
+) -> Vec<Process> {
+    let members = Left::of(spawn, None).map(|left| left.members(workspace));
     let has_the_lock = |pid: &u32| holder.is_some_and(|seen| seen.is_among(*pid));
     members
         .into_iter()

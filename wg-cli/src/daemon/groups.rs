@@ -67,9 +67,6 @@ impl Groups {
 
     /// The name of the handler's group that this process is in, if it is in one.
     pub(super) fn name_of(&self, pid: u32) -> Option<String> {
-        if !self.are_there() {
-            return None;
-        }
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
         let mut parts = path.split('/');

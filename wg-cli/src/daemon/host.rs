@@ -161,6 +161,9 @@ impl ChatHost {
 
     /// Whether somebody moved this process into the control group of one of our handlers.
     fn was_moved_in(&self, pid: u32) -> bool {
+        if self.groups.values().all(Option::is_none) {
+            return false;
+        }
         let Some(name) = self.daemon.groups.name_of(pid) else {
             return false;
         };
