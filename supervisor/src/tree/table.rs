@@ -77,14 +77,21 @@ impl Table {
     pub(crate) fn read_but(dead: &HashSet<u32>, names: &[&str], floor: u64) -> io::Result<Self> {
         let mut look = Look::new(names, floor);
         let mut entries = Vec::new();
-        for item in fs::read_dir("/proc")? {
-            let item = item?;
-            if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok())
-                && !dead.contains(&pid)
-            {
-                // A process that ends between the listing and the look is no loss:
-                // it is no longer there to be ended.
-                entries.extend(look.at(pid));
+        let mut seen = dead.clone();
+        for _ in 0..MOST_LISTINGS {
+            let before = seen.len();
+            for item in fs::read_dir("/proc")? {
+                let item = item?;
+                if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok())
+                    && seen.insert(pid)
+                {
+                    entries.extend(look.at(pid));
+                }
+            }
+            // One that ended between the listing and the look may have started another one meanwhile. Only a listing of nobody new
+            // says that whoever lives was looked at.
+            if seen.len() == before {
+                break;
             }
         }
         Ok(Self::from_entries(entries))
@@ -151,49 +158,65 @@ impl Table {
             }
         }
         let mut children = Vec::new();
-        for (reaper, headless) in reapers {
-            let listed = if headless {
-                look.children(reaper, &mut children)
-            } else {
-                look.inherited(reaper, &mut children)
-            };
-            if let Err(error) = listed {
-                // An ancestor that has ended handed its children to the next one,
-                // which is asked as well. One that only cannot be seen (`hidepid`)
-                // leaves a hole: then nearby is not enough.
-                if reaper == 1 || reaper == me || look.stat(reaper).is_some() {
-                    return Err(error);
+        let mut strangers = HashSet::new();
+        let mut rounds = 0..MOST_LISTINGS;
+        let mut is_complete = false;
+        // As with everybody: who ends before he is looked at has handed his children on.
+        while !is_complete && rounds.next().is_some() {
+            is_complete = true;
+            for (reaper, headless) in reapers.iter().copied() {
+                let listed = if headless {
+                    look.children(reaper, &mut children)
+                } else {
+                    look.inherited(reaper, &mut children)
+                };
+                if let Err(error) = listed {
+                    // An ancestor that has ended handed its children to the next one,
+                    // which is asked as well. One that only cannot be seen (`hidepid`)
+                    // leaves a hole: then nearby is not enough.
+                    if reaper == 1 || reaper == me || look.stat(reaper).is_some() {
+                        return Err(error);
+                    }
+                }
+                for child in children.drain(..) {
+                    if seen.contains(&child) || strangers.contains(&child) {
+                        continue;
+                    }
+                    let entry = look.at(child);
+                    if entry.as_ref().is_some_and(|entry| entry.start < floor) {
+                        strangers.insert(child);
+                        continue;
+                    }
+                    is_complete = false;
+                    if let Some(entry) = entry {
+                        seen.insert(child);
+                        queue.push((child, entry.threads));
+                        entries.push(entry);
+                    }
                 }
             }
-            for child in children.drain(..) {
-                if seen.contains(&child) {
+            while let Some((parent, threads)) = queue.pop() {
+                let listed = if threads == 1 {
+                    look.children_of_first(parent, &mut children)
+                } else {
+                    look.children(parent, &mut children)
+                };
+                // One that ended meanwhile has handed its children on, and they are found there.
+                if listed.is_err() {
+                    is_complete = false;
                     continue;
                 }
-                let young = look.at(child).filter(|entry| entry.start >= floor);
-                if let Some(entry) = young {
-                    seen.insert(child);
-                    queue.push((child, entry.threads));
-                    entries.push(entry);
-                }
-            }
-        }
-        while let Some((parent, threads)) = queue.pop() {
-            let listed = if threads == 1 {
-                look.children_of_first(parent, &mut children)
-            } else {
-                look.children(parent, &mut children)
-            };
-            // One that ended meanwhile has handed its children on; the next pass
-            // finds them there.
-            if listed.is_err() {
-                continue;
-            }
-            for child in children.drain(..) {
-                if seen.insert(child)
-                    && let Some(entry) = look.at(child)
-                {
-                    queue.push((child, entry.threads));
-                    entries.push(entry);
+                for child in children.drain(..) {
+                    if !seen.insert(child) {
+                        continue;
+                    }
+                    match look.at(child) {
+                        Some(entry) => {
+                            queue.push((child, entry.threads));
+                            entries.push(entry);
+                        }
+                        None => is_complete = false,
+                    }
                 }
             }
         }
@@ -466,6 +489,9 @@ fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
         .map(|variable| String::from_utf8_lossy(variable).into_owned())
         .collect()
 }
+
+/// How often everybody is listed at most, while each time there is somebody new.
+const MOST_LISTINGS: usize = 50;
 
 /// How often an empty environment is looked at before whoever shows it counts as one that becomes another program again and again.
 const LOOKS: u32 = 4;

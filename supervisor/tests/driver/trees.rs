@@ -122,3 +122,33 @@ fn a_carrier_that_becomes_another_program_without_end_is_ended_and_its_environme
         drop(guard);
     }
 }
+
+#[test]
+fn carriers_that_end_faster_than_they_are_looked_at_are_ended_with_those_they_leave_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("program");
+    // There is one of them at a time, for a few milliseconds.
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; sh \"$0\" & exit";
+    std::fs::write(&program, script).unwrap();
+    for round in 0..10 {
+        let value = format!("tree/7/{round}/");
+        let child = Command::new("sh")
+            .arg(&program)
+            .env(MARKER, own(&value))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("because there is a shell");
+        let mut guard = Guard(child);
+        // From here on only the marker leads to them.
+        guard.0.wait().unwrap();
+        let marker = Marker {
+            name: MARKER.into(),
+            prefix: own(&value),
+        };
+        let report = tree::end(None, Some(&marker), LONG, &mut |_| false).unwrap();
+        assert!(!report.ended.is_empty(), "round {round}");
+        assert_eq!(report.survivors, [], "round {round}");
+        let left = tree::end(None, Some(&marker), LONG, &mut |_| false).unwrap();
+        assert_eq!(left.ended, [], "round {round}");
+    }
+}
