@@ -42,6 +42,7 @@ mod session_check;
 mod states;
 mod succession;
 mod surroundings;
+mod sys;
 mod terminal;
 mod tree;
 mod truth;

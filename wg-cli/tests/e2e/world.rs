@@ -25,6 +25,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 
 use crate::process::{Process, pidfd, wait_readable};
+use crate::sys;
 
 /// When a hung test is given up. Nothing is measured against it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(120);
@@ -59,6 +60,7 @@ impl World {
     /// An empty directory, with no workspace yet.
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        sys::heed_signals();
         let dir = tempfile::Builder::new()
             .prefix("wg-e2e-")
             .tempdir()
