@@ -169,7 +169,7 @@ pub(crate) const UNKNOWN: Rule = Rule::standard(
     &[],
     Cause::RuntimeError,
     Counts::Crash,
-    "it failed in a way that has no rule",
+    "it failed",
 );
 
 /// The rules for a handler of ours, whose codes have an agreed meaning.

@@ -24,7 +24,7 @@ fn every_kind_of_ending_makes_one_sentence() {
     );
     reads(
         &Observation::new(signal(40), Duration::from_secs(1)),
-        "died of signal 40 after 1.0 s: it failed in a way that has no rule (rule unknown_ending)",
+        "died of signal 40 after 1.0 s: it failed (rule unknown_ending)",
     );
     reads(
         &Observation::new(Ending::Lost, Duration::from_secs(7_500)),
