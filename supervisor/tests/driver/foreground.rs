@@ -1,5 +1,6 @@
 //! One command in the foreground.
 
+use std::io::{PipeWriter, Read};
 use std::process::{Command, Stdio};
 
 use supervisor::{
@@ -9,15 +10,22 @@ use supervisor::{
 
 use crate::common::LONG;
 
-struct Shell(&'static str);
+struct Shell {
+    script: &'static str,
+    /// Where the first run says something.
+    says: Option<PipeWriter>,
+}
 
 impl Host for Shell {
     fn prepare(&mut self, _: UnitId, generation: Generation, _: StartReason) -> Prepared {
         let mut command = Command::new("sh");
         command
-            .args(["-c", self.0])
+            .args(["-c", self.script])
             .stdin(Stdio::null())
             .env("ATTEMPT", generation.to_string());
+        if let Some(pipe) = self.says.take() {
+            command.stdout(pipe);
+        }
         Prepared::Go(Box::new(command))
     }
 
@@ -52,8 +60,8 @@ fn eager(crash_hard: u32) -> Machine {
 /// Runs a script with pauses of zero and `crash_hard = 4`.
 #[track_caller]
 fn outcome(script: &'static str, restart: Restart) -> Outcome {
-    let foreground =
-        Foreground::start(Shell(script), eager(4), restart).expect("because it starts");
+    let shell = Shell { script, says: None };
+    let foreground = Foreground::start(shell, eager(4), restart).expect("because it starts");
     foreground.wait(LONG).expect("because it ends")
 }
 
@@ -97,15 +105,18 @@ fn what_is_always_restarted_is_restarted_after_a_success_too() {
 #[test]
 fn a_signal_is_passed_on_real_time_or_not() {
     for (script, signal) in [
-        ("trap 'exit 0' USR1; while :; do sleep 0.01; done", 10),
-        ("trap 'exit 0' 40; while :; do sleep 0.01; done", 40),
+        ("trap 'exit 7' USR1; echo; while :; do sleep 0.01; done", 10),
+        ("trap 'exit 7' 40; echo; while :; do sleep 0.01; done", 40),
     ] {
-        let foreground = Foreground::start(Shell(script), eager(0), Restart::OnFailure).unwrap();
-        // The shell may not have set its trap yet, then it dies, is started again and has twice the time.
-        let ended = (0..10).find_map(|attempt| {
-            foreground.signal(signal);
-            foreground.wait(std::time::Duration::from_millis(50 << attempt))
-        });
-        assert_eq!(ended.and_then(|ended| ended.shell_code()), Some(0));
+        let (mut ready, says) = std::io::pipe().unwrap();
+        let shell = Shell {
+            script,
+            says: Some(says),
+        };
+        let foreground = Foreground::start(shell, eager(4), Restart::Never).unwrap();
+        ready.read_exact(&mut [0]).unwrap();
+        foreground.signal(signal);
+        let ended = foreground.wait(LONG);
+        assert_eq!(ended.and_then(|ended| ended.shell_code()), Some(7));
     }
 }
