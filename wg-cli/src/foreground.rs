@@ -5,6 +5,7 @@ mod line;
 mod terminal;
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::Command;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, RecvError, bounded};
 use exit_classifier::{Asked, Ending, Observation, RuleSet};
 use session_lock::ProcessIdentity;
 use signal_hook::consts::{
@@ -44,7 +46,7 @@ const MARKER: &str = "WG_RUN";
 
 /// What is passed on to the command, besides the real-time signals. The first three end it, and so does SIGHUP when the terminal is gone. Most
 /// of the others would end this program and leave the command alone.
-const PASSED_ON: [i32; 16] = [
+pub(crate) const PASSED_ON: [i32; 16] = [
     SIGTERM,
     SIGINT,
     SIGQUIT,
@@ -95,8 +97,9 @@ pub fn run(
     let terminal = Terminal::of_this_process();
     let (listening, ears) =
         ears::listen(&PASSED_ON, SIGCHLD).map_err(system("failed to handle signals"))?;
-    let told = Arc::new(Told::of(ears.board()));
+    let told = Arc::new(Told::of(ears.board(), terminal));
     let (teller, line) = Teller::start(tell).map_err(system("failed to start a thread"))?;
+    let (starting, apart) = bounded(0);
     let host = OneCommand {
         command: options.command.clone(),
         rules: RuleSet::command(),
@@ -104,6 +107,7 @@ pub fn run(
         child: None,
         before,
         told: Arc::clone(&told),
+        apart,
         tell: line,
     };
     let machine = Machine::new(
@@ -115,10 +119,11 @@ pub fn run(
         Failure::new(ExitCode::System, "failed to start the supervisor").caused_by(e)
     })?;
     ears::leave_to_others();
+    drop(starting);
     let outcome = std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn_scoped(scope, || heed(ears, &foreground, &told, terminal))
+            .spawn_scoped(scope, || heed(ears, &foreground, &told))
             .map_err(system("failed to start a thread"))?;
         let outcome = foreground.outcome();
         drop(listening);
@@ -131,7 +136,7 @@ pub fn run(
 }
 
 /// Passes on what this process is told, until it is told nothing more.
-fn heed(ears: Ears, foreground: &Foreground, told: &Told, terminal: Terminal) {
+fn heed(ears: Ears, foreground: &Foreground, told: &Told) {
     for heard in ears {
         match heard.number {
             SIGCHLD => strays::reap(),
@@ -139,18 +144,19 @@ fn heed(ears: Ears, foreground: &Foreground, told: &Told, terminal: Terminal) {
                 told.by_terminal.store(heard.from_kernel, Ordering::SeqCst);
                 // The first step of the stop passes it on: a command that died of it before the stop was known would be started again.
                 let before = told.to_end_by.swap(heard.number, Ordering::SeqCst);
-                drop(if before == 0 {
+                // A hang-up is not the first of two demands: at a session's end both come at once.
+                drop(if matches!(before, 0 | SIGHUP) {
                     foreground.stop()
                 } else {
                     foreground.kill()
                 });
             }
             // Both the shell and the system tell of a terminal that is gone: to be told twice is no impatience.
-            SIGHUP if heard.from_kernel || terminal.is_gone() => {
-                if told.hang_up() {
-                    drop(foreground.stop());
-                }
-            }
+            SIGHUP => match told.hang_up(heard.from_kernel) {
+                HangUp::OfTheCommand => foreground.signal(SIGHUP),
+                HangUp::TheEnd => drop(foreground.stop()),
+                HangUp::Known => {}
+            },
             number => match heard.value {
                 Some(value) => foreground.queue(number, value),
                 None => foreground.signal(number),
@@ -163,6 +169,7 @@ fn heed(ears: Ears, foreground: &Foreground, told: &Told, terminal: Terminal) {
 #[derive(Debug)]
 struct Told {
     board: Arc<Board>,
+    terminal: Terminal,
     /// The signal that told us to end, 0 if none did.
     to_end_by: AtomicI32,
     /// Whether it came from the terminal, which tells all of its foreground group.
@@ -173,10 +180,21 @@ struct Told {
     ended: AtomicBool,
 }
 
+/// What a hang-up means.
+enum HangUp {
+    /// The command may do with it what it likes.
+    OfTheCommand,
+    /// The terminal is gone.
+    TheEnd,
+    /// It is, and the end was asked for already.
+    Known,
+}
+
 impl Told {
-    fn of(board: Arc<Board>) -> Self {
+    fn of(board: Arc<Board>, terminal: Terminal) -> Self {
         Self {
             board,
+            terminal,
             to_end_by: AtomicI32::new(0),
             by_terminal: AtomicBool::new(false),
             not_started: AtomicU8::new(0),
@@ -186,15 +204,27 @@ impl Told {
 
     /// Whether a stop is asked for, or about to be.
     fn to_end(&self) -> bool {
-        self.board.says_end() || self.to_end_by.load(Ordering::SeqCst) != 0
+        // A command that died of its shell's hang-up would be started again, were that only known when it is heard.
+        let hung_up = || self.board.says_hang_up() && self.terminal.is_gone();
+        // In this order: a hang-up that is decided about has left its mark already.
+        self.board.says_end() || hung_up() || self.to_end_by.load(Ordering::SeqCst) != 0
     }
 
-    /// The terminal is gone; returns whether that is what ends us.
-    fn hang_up(&self) -> bool {
-        let first = self
-            .to_end_by
-            .compare_exchange(0, SIGHUP, Ordering::SeqCst, Ordering::SeqCst);
-        first.is_ok()
+    fn hang_up(&self, from_kernel: bool) -> HangUp {
+        let order = Ordering::SeqCst;
+        self.board.weigh(|| {
+            if !from_kernel && !self.terminal.is_gone() {
+                HangUp::OfTheCommand
+            } else if self
+                .to_end_by
+                .compare_exchange(0, SIGHUP, order, order)
+                .is_ok()
+            {
+                HangUp::TheEnd
+            } else {
+                HangUp::Known
+            }
+        })
     }
 
     /// The code of what happened last: as a shell would say it.
@@ -225,6 +255,8 @@ struct OneCommand {
     /// The children that this process had before it was `wg`.
     before: HashSet<u32>,
     told: Arc<Told>,
+    /// Ends when no other thread has the signals any more.
+    apart: Receiver<Infallible>,
     tell: Line,
 }
 
@@ -235,6 +267,7 @@ impl Host for OneCommand {
         _generation: Generation,
         _reason: StartReason,
     ) -> Prepared {
+        let Err(RecvError) = self.apart.recv();
         self.tell.state(ChatState::Starting);
         // The stop is on its way.
         if self.told.to_end() {

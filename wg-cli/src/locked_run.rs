@@ -15,17 +15,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use session_lock::{DirLock, ProcessIdentity, Released, Standing};
 use signal_hook::SigId;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::SIGCHLD;
 use supervisor::tree;
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::foreground::PASSED_ON;
 use crate::process_signal::{self, Signal};
 use crate::store::watch::{DirWatch, Woke};
 use crate::strays;
-
-/// The signals that are passed on.
-const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// Where the group may change without a word: a process that is no child of ours ends, and its parent is told.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);

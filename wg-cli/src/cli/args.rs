@@ -259,7 +259,9 @@ more than two starts a second for long need its unsafe_no_backoff.
 Signals are passed on. TERM, INT and QUIT are also the end: 10 s later comes
 TERM, and 5 s after that everything is killed; a second one kills at once. The
 end of the terminal is the end too. Any other HUP is the command's own, to read
-its settings again for instance, and so are USR1 and the rest.
+its settings again for instance, and so are USR1 and the others. But CONT, TSTP,
+TTIN, TTOU, PIPE, CHLD, URG, XFSZ, 32, 33 and faults are not passed on, and what
+the caller ignores, as nohup does, the command ignores, too.
 
 Leaves with the code of the command's last run; 128 + n where signal n ended
 that run, or the wait for the next one; 127 or 126 for a program that is not

@@ -1,16 +1,17 @@
 //! The signals of `wg run`, in the form in which they can be passed on: with who sent them, and with their values.
 //!
 //! As in the kernel, an ordinary signal that is sent again before it was heard is heard once, and each real-time signal is one of its
-//! own. The ordinary ones stand on a board, so that no flood of others can drown them.
+//! own. The ordinary ones stand on a board, so that no flood of others can drown them. The real-time ones stand in a pipe: some 6,500 of
+//! them (64 KiB) wait to be heard, and those beyond are lost without a word, where the kernel would have refused their sender.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::libc::{SI_KERNEL, SIGRTMAX, SIGRTMIN};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
@@ -85,6 +86,14 @@ pub(super) fn leave_to_others() {
     }
 }
 
+/// Does this with all signals left to the other threads; a thread that is started so never has one.
+pub(super) fn apart<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    mask.thread_set_mask()?;
+    Ok(started)
+}
+
 impl Drop for Listening {
     /// The last handler that goes closes the pipe, which ends whoever reads it.
     fn drop(&mut self) {
@@ -108,14 +117,18 @@ impl Iterator for Ears {
     }
 }
 
-/// The ordinary signals that wait to be heard, one bit each.
+/// The ordinary signals that wait to be heard.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    waiting: AtomicU32,
-    from_kernel: AtomicU32,
+    /// Two bits each, so that both are set and taken at once: at its number where a process sent it, and `FROM_KERNEL` above where none did.
+    waiting: AtomicU64,
     /// Whether one of those that end the command has come, heard or not.
     end: AtomicBool,
+    /// How many hang-ups have come of which it is not decided yet what they mean.
+    hang_ups: AtomicU32,
 }
+
+const FROM_KERNEL: i32 = 32;
 
 impl Board {
     /// Whether this program was told to end the command, even if whoever listens has not heard of it yet.
@@ -123,17 +136,33 @@ impl Board {
         self.end.load(Ordering::SeqCst)
     }
 
+    /// Whether there was a hang-up that may be the end.
+    pub(super) fn says_hang_up(&self) -> bool {
+        self.hang_ups.load(Ordering::SeqCst) != 0
+    }
+
+    /// Decides what the hang-ups until now mean.
+    pub(super) fn weigh<T>(&self, decide: impl FnOnce() -> T) -> T {
+        let weighed = self.hang_ups.load(Ordering::SeqCst);
+        let decided = decide();
+        self.hang_ups.fetch_sub(weighed, Ordering::SeqCst);
+        decided
+    }
+
     fn take(&self) -> impl Iterator<Item = Heard> {
         let waiting = self.waiting.swap(0, Ordering::SeqCst);
-        let from_kernel = self.from_kernel.load(Ordering::SeqCst);
         (1..ORDINARY)
-            .filter(move |number| waiting & (1 << number) != 0)
+            .filter(move |number| waiting & both(*number) != 0)
             .map(move |number| Heard {
                 number,
-                from_kernel: from_kernel & (1 << number) != 0,
+                from_kernel: waiting >> FROM_KERNEL & (1 << number) != 0,
                 value: None,
             })
     }
+}
+
+fn both(number: i32) -> u64 {
+    (1 << number) | (1 << (number + FROM_KERNEL))
 }
 
 /// What a signal handler pulls.
@@ -148,17 +177,18 @@ impl Rope {
     pub(crate) fn pull(&self, number: i32, code: i32, value: Option<usize>) {
         let mut record = [0; RECORD];
         if (1..ORDINARY).contains(&number) {
-            let bit = 1 << number;
-            let hung_up = number == SIGHUP && code == SI_KERNEL;
-            if hung_up || matches!(number, SIGINT | SIGTERM | SIGQUIT) {
-                self.board.end.store(true, Ordering::SeqCst);
+            let from_kernel = code == SI_KERNEL;
+            match number {
+                SIGHUP if !from_kernel => {
+                    self.board.hang_ups.fetch_add(1, Ordering::SeqCst);
+                }
+                SIGHUP | SIGINT | SIGTERM | SIGQUIT => {
+                    self.board.end.store(true, Ordering::SeqCst);
+                }
+                _ => {}
             }
-            if code == SI_KERNEL {
-                self.board.from_kernel.fetch_or(bit, Ordering::SeqCst);
-            } else {
-                self.board.from_kernel.fetch_and(!bit, Ordering::SeqCst);
-            }
-            if self.board.waiting.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
+            let bit = 1 << (number + if from_kernel { FROM_KERNEL } else { 0 });
+            if self.board.waiting.fetch_or(bit, Ordering::SeqCst) & both(number) != 0 {
                 // Whoever put it there has rung, or is about to.
                 return;
             }
@@ -191,6 +221,8 @@ fn heard_in(record: [u8; RECORD]) -> Option<Heard> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use nix::sys::signal::Signal;
 
     use super::*;
 
@@ -234,6 +266,49 @@ mod tests {
             ..of(40)
         };
         assert_eq!(heard, [hang_up, of(SIGTERM), of(40), valued]);
+    }
+
+    #[test]
+    fn a_signal_of_the_terminal_that_somebody_else_sends_too_is_still_the_terminals() {
+        for codes in [[SI_KERNEL, 0], [0, SI_KERNEL]] {
+            let (rope, ears) = ears();
+            for code in codes {
+                rope.pull(SIGINT, code, None);
+            }
+            drop(rope);
+            let of_the_terminal = Heard {
+                from_kernel: true,
+                ..of(SIGINT)
+            };
+            assert_eq!(ears.collect::<Vec<_>>(), [of_the_terminal]);
+        }
+    }
+
+    #[test]
+    fn a_hang_up_that_comes_while_another_is_weighed_is_weighed_itself() {
+        let (rope, mut ears) = ears();
+        let board = ears.board();
+        rope.pull(SIGHUP, 0, None);
+        assert_eq!(ears.next(), Some(of(SIGHUP)));
+        board.weigh(|| {
+            assert!(board.says_hang_up());
+            rope.pull(SIGHUP, 0, None);
+        });
+        assert!(board.says_hang_up());
+        assert_eq!(ears.next(), Some(of(SIGHUP)));
+        board.weigh(|| ());
+        assert!(!board.says_hang_up());
+    }
+
+    #[test]
+    fn a_thread_that_is_started_apart_never_has_a_signal() {
+        let mask = || SigSet::thread_get_mask().unwrap();
+        let before = mask();
+        let its_own = apart(|| std::thread::spawn(mask)).unwrap().join().unwrap();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            assert!(its_own.contains(signal));
+        }
+        assert_eq!(mask(), before);
     }
 
     #[test]

@@ -31,15 +31,15 @@ impl Teller {
     pub(super) fn start(tell: impl Fn(&EventLine) + Send + 'static) -> io::Result<(Self, Line)> {
         let (line, events) = bounded(UNTOLD);
         let (done, over) = bounded(0);
-        std::thread::Builder::new()
-            .name("teller".into())
-            .spawn(move || {
-                ears::leave_to_others();
+        let thread = std::thread::Builder::new().name("teller".into());
+        ears::apart(|| {
+            thread.spawn(move || {
                 for event in events {
                     tell(&event);
                 }
                 drop(done);
-            })?;
+            })
+        })??;
         let line = Line {
             to: line,
             last: 0,

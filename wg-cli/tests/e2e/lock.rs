@@ -139,6 +139,24 @@ fn a_signal_is_passed_on_and_the_lock_lasts_until_the_command_has_heeded_it() {
 }
 
 #[test]
+fn a_signal_that_would_end_the_wrapper_alone_is_passed_on_as_by_run() {
+    let world = world();
+    // TRAP, ABRT, ALRM, STKFLT, XCPU, VTALRM, PROF, IO, PWR
+    let numbers = [5, 6, 14, 16, 24, 26, 27, 29, 30];
+    let script = format!(
+        "for n in {}; do trap \"echo $n\" $n; done; trap 'exit 9' TERM; echo in; while :; do sleep 0.01; done",
+        numbers.map(|number| number.to_string()).join(" ")
+    );
+    let mut holder = holder(&world, "d", &script);
+    for number in numbers {
+        send(holder.pid(), Signal::try_from(number).unwrap());
+        assert_eq!(holder.line(), number.to_string());
+    }
+    send(holder.pid(), Signal::SIGTERM);
+    assert_eq!(holder.finish().code(), 9);
+}
+
+#[test]
 fn the_command_keeps_the_lock_when_its_wrapper_is_killed() {
     let world = world();
     let holder = holder(&world, "d", "echo in; exec sleep 1000 >/dev/null 2>&1");

@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::process::wait_gone;
@@ -63,10 +64,9 @@ fn a_command_that_dies_of_ctrl_c_is_not_started_again_however_soon_it_dies() {
     }
 }
 
-/// What a command does that takes a while to tell by a file that it was told of the end.
-const TELLS_HUP: &str =
-    "trap 'sleep 0.2; echo x >heard; exit 3' HUP; echo $PPID >wg.pid; echo ready
-                         while :; do sleep 0.01; done";
+/// What a command does that takes a while to tell by a file that it was told of the end, and that is told of it more than once.
+const TELLS_HUP: &str = "trap 'trap \"\" HUP TERM; sleep 0.3; echo x >heard; exit 3' HUP TERM
+    echo $PPID >wg.pid; echo ready; while :; do sleep 0.01; done";
 
 #[test]
 fn the_end_of_its_terminal_is_the_end_of_the_command() {
@@ -79,21 +79,62 @@ fn the_end_of_its_terminal_is_the_end_of_the_command() {
 }
 
 #[test]
+fn a_demand_to_end_that_comes_with_the_end_of_the_terminal_is_no_impatience() {
+    let world = World::new();
+    let terminal = running(&world, &[], TELLS_HUP);
+    let wg = Pid::from_raw(terminal.pid());
+    // So that it hears of both at once.
+    kill(wg, Signal::SIGSTOP).unwrap();
+    let stopped = WaitStatus::Stopped(wg, Signal::SIGSTOP);
+    assert_eq!(waitpid(wg, Some(WaitPidFlag::WUNTRACED)), Ok(stopped));
+    kill(wg, Signal::SIGTERM).unwrap();
+    let mut child = terminal.goes_away();
+    kill(wg, Signal::SIGCONT).unwrap();
+    wait_gone(wg.as_raw());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(world.read("heard"), "x\n");
+}
+
+/// Runs the file `script` as a job of an interactive shell, takes the terminal away and returns the events of `wg run`.
+fn job_of_a_shell_whose_terminal_goes_away(world: &World, script: &str, place: &str) -> String {
+    fs::write(world.path("script"), script).unwrap();
+    let shell = ["--norc", "--noprofile", "-i"];
+    let mut terminal = Terminal::start_program(world, "bash", &shell, 200);
+    terminal.types(&format!(
+        "'{WG}' run --events -- sh script 2>events{place}\n"
+    ));
+    world.wait_for_file("wg.pid", |text| text.ends_with('\n'));
+    terminal.shows("ready");
+    let wg = world.read("wg.pid").trim().parse().unwrap();
+    let mut shell = terminal.goes_away();
+    wait_gone(i32::try_from(shell.id()).unwrap());
+    shell.wait().unwrap();
+    wait_gone(wg);
+    world.read("events")
+}
+
+#[test]
 fn the_end_of_the_terminal_of_a_shell_is_the_end_of_its_jobs_and_no_second_word() {
-    for job in ["run -- sh script", "run -- sh script &"] {
+    for place in ["", " &"] {
         let world = World::new();
-        fs::write(world.path("script"), TELLS_HUP).unwrap();
-        let shell = ["--norc", "--noprofile", "-i"];
-        let mut terminal = Terminal::start_program(&world, "bash", &shell, 200);
-        terminal.types(&format!("'{WG}' {job}\n"));
-        world.wait_for_file("wg.pid", |text| text.ends_with('\n'));
-        terminal.shows("ready");
-        let wg = world.read("wg.pid").trim().parse().unwrap();
-        let mut shell = terminal.goes_away();
-        wait_gone(i32::try_from(shell.id()).unwrap());
-        shell.wait().unwrap();
-        wait_gone(wg);
-        // Had the second word killed it, it might not have come to this.
-        assert_eq!(world.read("heard"), "x\n", "{job}");
+        let events = job_of_a_shell_whose_terminal_goes_away(&world, TELLS_HUP, place);
+        // Had the second word killed it, it would not have come to this.
+        assert!(events.contains("left with code 3"), "{events}");
+        assert!(events.contains("stop_asked"), "{events}");
+        assert_eq!(world.read("heard"), "x\n", "{events}");
+    }
+}
+
+#[test]
+fn a_job_that_dies_of_its_shells_hang_up_is_not_started_again_however_soon_it_dies() {
+    let script = "echo $PPID >wg.pid; echo ready; exec sleep 600";
+    for place in ["", " &"] {
+        // Which of the two is faster is a matter of luck, so more than once.
+        for _ in 0..8 {
+            let world = World::new();
+            let events = job_of_a_shell_whose_terminal_goes_away(&world, script, place);
+            assert_eq!(events.matches("\"spawned\"").count(), 1, "{events}");
+            assert!(events.contains("stop_asked"), "{events}");
+        }
     }
 }

@@ -94,12 +94,12 @@ impl Terminal {
         }
     }
 
-    /// Whether the terminal gives lines and shows what is typed, as a shell wants to find it.
     /// Takes the terminal away, as the end of its window does, and returns what ran in it.
     pub(crate) fn goes_away(self) -> Child {
         self.child
     }
 
+    /// Whether the terminal gives lines and shows what is typed, as a shell wants to find it.
     fn is_as_it_was(&self) -> bool {
         let flags = tcgetattr(&self.slave).unwrap().local_flags;
         flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
