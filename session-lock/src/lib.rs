@@ -49,6 +49,8 @@ pub use occupants::{Occupant, occupants};
 pub use options::{LockOptions, Wait};
 pub use probe::SystemProbe;
 pub use process_facts::ProcessFacts;
-pub use takeover::{RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven, takeover};
+pub use takeover::{
+    RefusedBecause, TakenOver, TakeoverError, TakeoverPolicy, Unproven, check_takeover, takeover,
+};
 pub use wait::{Freed, WaitError, wait_free};
 pub use watch::{PidWatch, watch};

@@ -194,28 +194,15 @@ impl Error for TakeoverError {
 ///
 /// [`TakeoverError::Refused`], at once, where a signal could hit the wrong process; the other variants say what went wrong.
 pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, TakeoverError> {
-    let held = match inspect(dir).map_err(TakeoverError::Inspect)? {
-        Inspection::Held(held) => held,
-        Inspection::Free | Inspection::Stale { .. } | Inspection::Corrupt { .. } => {
-            return Ok(TakenOver::WasFree);
-        }
-    };
-    let refused = |holder: Option<&Holder>, because| TakeoverError::Refused {
-        path: dir.to_owned(),
-        holder: holder.cloned(),
-        because,
-    };
-    let Some(holder) = held.holder else {
-        return Err(refused(None, RefusedBecause::Unnamed));
-    };
     // Known now, so nobody waits for a grace to hear of it. Whoever only wants to ask has `request_release`.
-    may_signal(dir, &holder, &held.reason, policy)
-        .map_err(|because| refused(Some(&holder), because))?;
+    let Some((holder, reason)) = whom(dir, policy)? else {
+        return Ok(TakenOver::WasFree);
+    };
     // The holder's descriptor is opened before anything is waited for: whoever has its number later is not meant.
     let mut targets = Targets::default();
-    targets.add(dir, &holder, &held.reason)?;
+    targets.add(dir, &holder, &reason)?;
     // Who has the lock from a holder that is gone does not read what is asked of that one.
-    let hears = !matches!(held.reason, HeldReason::Inherited { .. });
+    let hears = !matches!(reason, HeldReason::Inherited { .. });
     if hears && !policy.request_grace.is_zero() {
         request_release(dir).map_err(TakeoverError::Request)?;
         if freed(dir, policy.request_grace, &holder)? {
@@ -246,6 +233,39 @@ pub fn takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<TakenOver, Takeov
             })
         }
     }
+}
+
+/// Says whether a [`takeover`] would be refused now; asks nobody, and signals nobody.
+///
+/// # Errors
+///
+/// What the takeover would say before it does anything: [`TakeoverError::Refused`], or that the directory could not be looked at.
+pub fn check_takeover(dir: &Path, policy: &TakeoverPolicy) -> Result<(), TakeoverError> {
+    whom(dir, policy).map(drop)
+}
+
+/// From whom the directory is to be taken, if anybody has it, who may be signalled.
+fn whom(
+    dir: &Path,
+    policy: &TakeoverPolicy,
+) -> Result<Option<(Holder, HeldReason)>, TakeoverError> {
+    let held = match inspect(dir).map_err(TakeoverError::Inspect)? {
+        Inspection::Held(held) => held,
+        Inspection::Free | Inspection::Stale { .. } | Inspection::Corrupt { .. } => {
+            return Ok(None);
+        }
+    };
+    let refused = |holder: Option<&Holder>, because| TakeoverError::Refused {
+        path: dir.to_owned(),
+        holder: holder.cloned(),
+        because,
+    };
+    let Some(holder) = held.holder else {
+        return Err(refused(None, RefusedBecause::Unnamed));
+    };
+    may_signal(dir, &holder, &held.reason, policy)
+        .map_err(|because| refused(Some(&holder), because))?;
+    Ok(Some((holder, held.reason)))
 }
 
 /// Signals everybody who has the lock, and whoever turns out to have it when they are gone, until it is free or the

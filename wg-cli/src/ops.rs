@@ -435,22 +435,6 @@ pub fn hold_off(
     Ok(())
 }
 
-/// Tells the daemon that nobody takes the chat after all. Nothing to do without a daemon.
-///
-/// # Errors
-///
-/// The daemon is there and does not answer, or does not know this.
-pub fn hold_off_no_longer(workspace: &Workspace, chat: ChatId) -> Result<(), Failure> {
-    if let Some(mut client) = daemon(workspace)? {
-        let one = OneChat {
-            chat_id: chat.0,
-            actor: None,
-        };
-        client.call(&Request::KeepChat(one))?;
-    }
-    Ok(())
-}
-
 /// How long a purge may take before the daemon counts as stuck.
 const PURGE_PATIENCE: Duration = Duration::from_secs(600);
 

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use session_lock::{
-    DirLock, DirLockError, DirStatus, Inspection, Kind, Note, Overlap, RefusedBecause,
-    TakeoverError, TakeoverPolicy, Unproven, Wait, WaitError,
+    DirLock, DirLockError, DirStatus, Inspection, Kind, Note, Overlap, TakeoverPolicy, Unproven,
+    Wait, WaitError,
 };
 
 use self::view::{HeldView, LockView, Locks, ReleaseView, UnreadableView};
 use super::args::lock::{Hold, LockCommand, One, Release, Run};
 use super::table::Table;
+use super::takeover;
 use crate::clock;
 use crate::dir_registry;
 use crate::exit_code::ExitCode;
@@ -324,34 +325,12 @@ fn take(status: &DirStatus, args: &Release) -> Outcome<bool> {
     session_lock::takeover(&status.entry, &policy)
         .map(|taken| matches!(taken, session_lock::TakenOver::Ended { .. }))
         .map_err(|error| {
-            let again = format!("wg lock status {}", quoted(&status.directory));
-            let (code, cure) = match &error {
-                TakeoverError::Refused {
-                    because: RefusedBecause::Unproven,
-                    ..
-                } => (
-                    ExitCode::Held,
-                    "look at the process; if it is the holder: --allow-unproven".to_owned(),
-                ),
-                TakeoverError::Refused { .. }
-                | TakeoverError::Taken { .. }
-                | TakeoverError::StillHeld { .. } => (ExitCode::Held, again),
-                TakeoverError::Signal { source, .. }
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
-                {
-                    (ExitCode::NotPermitted, "its user can end it".to_owned())
-                }
-                TakeoverError::Inspect(_)
-                | TakeoverError::Request(_)
-                | TakeoverError::Signal { .. }
-                | _ => (ExitCode::System, again),
-            };
-            Failure::new(
-                code,
-                format!("`{}` was not taken over", status.directory.display()),
+            takeover::failure(
+                &format!("`{}`", status.directory.display()),
+                error,
+                format!("wg lock status {}", quoted(&status.directory)),
+                "look at the process; if it is the holder: --allow-unproven".to_owned(),
             )
-            .caused_by(error)
-            .with_cure(cure)
         })
 }
 

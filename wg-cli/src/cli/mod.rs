@@ -19,6 +19,7 @@ mod run;
 mod service;
 mod session;
 mod table;
+mod takeover;
 mod top;
 mod up;
 mod usage;

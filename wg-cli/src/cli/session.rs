@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use session_lock::{
-    Freed, Held, HeldReason, Holder, Inspection, RefusedBecause, TakenOver, TakeoverError,
-    TakeoverPolicy, Unproven, WaitError,
+    Freed, Held, HeldReason, Holder, Inspection, TakenOver, TakeoverPolicy, Unproven, WaitError,
 };
 
 use self::target::Target;
 use super::args::session::{One, Release, SessionCommand, Takeover};
 use super::context::Context;
 use super::table::Table;
+use super::takeover::failure as takeover_failure;
 use crate::clock::{self, Timestamp};
-use crate::daemon::holder;
+use crate::daemon::holder::Heirs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller};
@@ -50,15 +50,15 @@ struct HolderView {
 
 impl HolderView {
     /// A process that has the lock from a holder which is gone; by that one's right, so with its time and generation.
-    fn heir(pid: u32, of: &Holder) -> Self {
+    fn heir(heirs: &Heirs) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self {
-            pid,
-            kind: holder::name_of(pid),
-            uid: std::fs::metadata(format!("/proc/{pid}"))
+            pid: heirs.pid,
+            kind: heirs.name.clone(),
+            uid: std::fs::metadata(format!("/proc/{}", heirs.pid))
                 .ok()
                 .map(|process| process.uid()),
-            ..Self::of(of)
+            ..Self::of(&heirs.left_by)
         }
     }
 
@@ -95,22 +95,25 @@ struct SessionView {
     left_by: Option<HolderView>,
     /// Why it counts as it does.
     reason: Option<String>,
+    /// Who has the lock from a holder that is gone.
+    #[serde(skip)]
+    heirs: Option<Heirs>,
 }
 
 impl SessionView {
     fn of(target: &Target) -> Outcome<Self> {
-        let mut left_by = None;
+        let mut heirs = None;
         let view = |holder: &Holder| Some(HolderView::of(holder));
         let (state, holder, reason) = match look(target)? {
             Inspection::Free => ("free", None, None),
             Inspection::Held(held) => {
                 let reason = Some(held.reason.to_string());
-                if let Some((heir, gone)) = heir(&held) {
-                    left_by = Some(HolderView::of(gone));
-                    ("held", Some(heir), reason)
-                } else {
-                    ("held", held.holder.as_ref().and_then(view), reason)
-                }
+                heirs = Heirs::of(&held);
+                let holder = match &heirs {
+                    Some(heirs) => Some(HolderView::heir(heirs)),
+                    None => held.holder.as_ref().and_then(view),
+                };
+                ("held", holder, reason)
             }
             Inspection::Stale { holder, liveness } => (
                 "stale",
@@ -139,8 +142,9 @@ impl SessionView {
             dir: target.dir.clone(),
             state,
             holder,
-            left_by,
+            left_by: heirs.as_ref().map(|heirs| HolderView::of(&heirs.left_by)),
             reason,
+            heirs,
         })
     }
 
@@ -148,13 +152,8 @@ impl SessionView {
         let who = self
             .holder
             .as_ref()
-            .map(|holder| match &self.left_by {
-                Some(gone) => format!(
-                    " pid {} ({}), left behind by {}, which holds it no longer",
-                    holder.pid,
-                    holder.kind,
-                    gone.to_text(now)
-                ),
+            .map(|holder| match &self.heirs {
+                Some(heirs) => format!(" {heirs}"),
                 None => format!(" {}", holder.to_text(now)),
             })
             .unwrap_or_default();
@@ -177,15 +176,6 @@ impl SessionView {
             _ => format!("{}: free", self.session),
         }
     }
-}
-
-/// The first process that has the lock from a holder which is gone, and that one.
-fn heir(held: &Held) -> Option<(HolderView, &Holder)> {
-    let HeldReason::Inherited { pids } = &held.reason else {
-        return None;
-    };
-    let gone = held.holder.as_ref()?;
-    Some((HolderView::heir(*pids.first()?, gone), gone))
 }
 
 /// Looks at a lock; a session whose directory is not made yet is free.
@@ -231,12 +221,10 @@ fn list(cx: &Context<'_>) -> Outcome {
         let now = clock::now();
         let mut table = Table::new(&["SESSION", "LOCK", "HOLDER", "DIRECTORY"]);
         for view in &views.sessions {
-            let holder = match (&view.holder, &view.left_by) {
-                (Some(heir), Some(gone)) => {
-                    format!("pid {} ({}), left by pid {}", heir.pid, heir.kind, gone.pid)
-                }
-                (Some(holder), None) => holder.to_text(now),
-                (None, _) => String::new(),
+            let holder = match (&view.heirs, &view.holder) {
+                (Some(heirs), _) => heirs.to_string(),
+                (None, Some(holder)) => holder.to_text(now),
+                (None, None) => String::new(),
             };
             let dir = view
                 .dir
@@ -271,18 +259,18 @@ struct Handover {
 
 impl Handover {
     fn of(target: &Target, held: Option<&Held>) -> Self {
-        let heir = held.and_then(heir);
-        let gone = heir.as_ref().map(|(_, gone)| HolderView::of(gone));
+        let heirs = held.and_then(Heirs::of);
         let holder = held.and_then(|held| held.holder.as_ref());
         Self {
             session: target.name.clone(),
             chat_id: target.chat.map(|chat| chat.0),
             task_id: target.chat.map(crate::store::graph::ChatId::task_id),
             was_held: held.is_some(),
-            holder: heir
-                .map(|(heir, _)| heir)
+            holder: heirs
+                .as_ref()
+                .map(HolderView::heir)
                 .or_else(|| holder.map(HolderView::of)),
-            left_by: gone,
+            left_by: heirs.map(|heirs| HolderView::of(&heirs.left_by)),
             free: true,
             taken_by: None,
             signalled: false,
@@ -321,12 +309,9 @@ fn told(cx: &Context<'_>, target: &Target) -> Outcome<Option<Held>> {
         return Ok(None);
     };
     let name = &target.name;
-    if let Some((heir, gone)) = heir(&held) {
+    if let Some(heirs) = Heirs::of(&held) {
         cx.report.note(&format!(
-            "{name}: held by pid {} ({}), which {} left behind; nobody can be asked to leave (wg session takeover {name} ends what was left)",
-            heir.pid,
-            heir.kind,
-            HolderView::of(gone).to_text(clock::now()),
+            "{name}: held by {heirs}; nobody can be asked to leave (wg session takeover {name} ends what was left)"
         ));
     } else if let Some(holder) = &held.holder {
         cx.report.note(&format!(
@@ -347,15 +332,6 @@ fn let_the_service_hold_off(workspace: &Workspace, target: &Target, wait: Durati
     match target.chat {
         Some(chat) => ops::hold_off(workspace, chat, &Caller::from_env(), patience),
         None => Ok(()),
-    }
-}
-
-/// A takeover that came to nothing is no reason for the service to wait. It may be gone by now, or an older one that does not know this.
-fn hold_off_no_longer(workspace: &Workspace, target: &Target) {
-    if let Some(chat) = target.chat
-        && let Err(failure) = ops::hold_off_no_longer(workspace, chat)
-    {
-        log::debug!("the hold-off lasts its time: {failure}");
     }
 }
 
@@ -430,7 +406,6 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
     let held = told(cx, &target)?;
     let mut handover = Handover::of(&target, held.as_ref());
     if target.dir.exists() {
-        let_the_service_hold_off(&workspace, &target, args.grace)?;
         let policy = TakeoverPolicy {
             request_grace: if args.force {
                 Duration::ZERO
@@ -449,48 +424,24 @@ fn takeover(cx: &Context<'_>, args: &Takeover) -> Outcome {
                 Unproven::Refuse
             },
         };
-        match session_lock::takeover(&target.dir, &policy) {
-            Ok(TakenOver::Ended { .. }) => handover.signalled = true,
-            Ok(_) => {}
-            Err(error) => {
-                // Nobody has the session for this person, so the service need not keep away from it.
-                hold_off_no_longer(&workspace, &target);
-                return Err(takeover_failure(&target, error));
-            }
-        }
+        let name = &target.name;
+        let failed = |error| {
+            takeover_failure(
+                name,
+                error,
+                format!("wg session status {name}"),
+                format!(
+                    "wg session release {name} asks it to leave; if it is the holder: wg session takeover {name} --allow-unproven"
+                ),
+            )
+        };
+        // Where it is refused, nobody gets the session, and the service need not keep away from it.
+        session_lock::check_takeover(&target.dir, &policy).map_err(failed)?;
+        let_the_service_hold_off(&workspace, &target, args.grace)?;
+        let taken = session_lock::takeover(&target.dir, &policy).map_err(failed)?;
+        handover.signalled = matches!(taken, TakenOver::Ended { .. });
     }
     let now = clock::now();
     cx.report.done(&handover, || handover.to_text(now))?;
     Ok(ExitCode::Ok)
-}
-
-fn takeover_failure(target: &Target, error: TakeoverError) -> Failure {
-    let status = format!("wg session status {}", target.name);
-    let (code, cure) = match &error {
-        TakeoverError::Refused {
-            because: RefusedBecause::Unproven,
-            ..
-        } => (
-            ExitCode::Held,
-            format!(
-                "wg session release {0} asks it to leave; if it is the holder: wg session takeover {0} --allow-unproven",
-                target.name
-            ),
-        ),
-        TakeoverError::Refused { .. }
-        | TakeoverError::Taken { .. }
-        | TakeoverError::StillHeld { .. } => (ExitCode::Held, status),
-        TakeoverError::Signal { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied =>
-        {
-            (ExitCode::NotPermitted, "its user can end it".to_owned())
-        }
-        TakeoverError::Inspect(_)
-        | TakeoverError::Request(_)
-        | TakeoverError::Signal { .. }
-        | _ => (ExitCode::System, status),
-    };
-    Failure::new(code, format!("{} was not taken over", target.name))
-        .caused_by(error)
-        .with_cure(cure)
 }

@@ -59,9 +59,7 @@ impl Down {
         let holder = seen.filter(|_| !serves);
         let who = match (&holder, handler) {
             (_, Some(_)) => Server::Handler { serves },
-            (Some(seen), None) if !matches!(seen.right, Right::LeftBehind { .. }) => {
-                Server::Another
-            }
+            (Some(seen), None) if !matches!(seen.right, Right::LeftBehind(_)) => Server::Another,
             (_, None) => Server::Nobody,
         };
         let left_over = match (&record.spawn, handler) {

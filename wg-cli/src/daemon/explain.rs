@@ -15,6 +15,7 @@ use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
 use crate::notices::wall;
 use crate::ops::ChatRow;
+use crate::process_signal;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
 use crate::store::graph::{ChatId, ChatTask};
@@ -56,7 +57,9 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok();
     let unread = dir.as_ref().map_or(0, |dir| daemon.unread(chat, dir));
     let since = machine.as_ref().map(|machine| since(&machine.state));
+    let holder = dir.as_deref().and_then(|dir| other_holder(dir, pid));
     let known = Known {
+        now: clock::now(),
         chat,
         since: match state {
             ChatState::Stopped => record.stopped_at.or(since),
@@ -84,6 +87,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         task,
         state,
         waits_for: daemon.turns.waits_for(chat),
+        next_at: next_at(machine.as_ref()),
         machine,
         reason,
         last,
@@ -91,7 +95,9 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         unread,
         consumers,
         is_needed: wanted || unread > 0 || consumers > 0,
-        holder: dir.as_deref().and_then(|dir| other_holder(dir, pid)),
+        holder_cwd: holder.as_ref().and_then(Seen::cwd),
+        stopped: stopped(pid, holder.as_ref()),
+        holder,
         pid,
         // The service ends it, or does not know of it.
         left_over: Vec::new(),
@@ -160,6 +166,19 @@ pub(super) fn unread(workspace: &Workspace, chat: ChatId) -> usize {
 /// Who has the session of this directory, if that is not the handler itself.
 fn other_holder(dir: &Path, handler: Option<u32>) -> Option<Seen> {
     holder::seen(dir).filter(|seen| Some(seen.holder.pid) != handler)
+}
+
+/// When a machine does something by itself.
+pub(super) fn next_at(machine: Option<&supervisor::Explanation>) -> Option<Timestamp> {
+    machine.and_then(|machine| machine.next_at).map(wall)
+}
+
+/// Whoever serves a chat, its handler or else somebody here, if a signal has stopped that one.
+pub(super) fn stopped(handler: Option<u32>, holder: Option<&Seen>) -> Option<u32> {
+    let holder = holder.filter(|seen| seen.is_of_here());
+    handler
+        .or(holder.map(|seen| seen.holder.pid))
+        .filter(|pid| process_signal::is_stopped(*pid))
 }
 
 /// Why the graph keeps this chat from being started, if it does.

@@ -1,7 +1,7 @@
 //! A session that was given up for a person: the daemon keeps away for a while, or until somebody takes it. Whoever that is gets
 //! watched from then on.
 
-use supervisor::{Account, Notice, State};
+use supervisor::{Account, Notice};
 
 use super::holder::Seen;
 use super::host::unit_of;
@@ -72,22 +72,6 @@ impl Daemon {
                     format!("asked to leave at its turn boundary by {actor}"),
                 )
             });
-        }
-    }
-
-    /// Nobody takes the session after all: there is nothing to keep away from.
-    pub(super) fn kept(&self, chat: ChatId) {
-        let waits = matches!(
-            self.machine_state(chat),
-            Some(State::Backoff {
-                account: Account::NotNow,
-                ..
-            })
-        );
-        self.act(chat, Happened::HoldOffOver);
-        if waits {
-            // Most likely for this; no work would cut that pause short.
-            self.driver().resume(unit_of(chat));
         }
     }
 

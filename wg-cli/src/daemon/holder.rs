@@ -1,6 +1,8 @@
 //! Who holds a session: as the supervisor's machine wants to know it, and as people are told.
 
-use std::path::Path;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use session_lock::{Held, HeldReason, InspectError, Inspection, Liveness};
 use supervisor::{Holder, tree};
@@ -27,13 +29,8 @@ pub(super) enum Right {
     Unproven,
     /// It runs on another host or in another pid namespace: its number means somebody else here.
     Elsewhere,
-    /// Its handler is gone, and it has the lock from that one, as the `others` have.
-    LeftBehind {
-        /// How the handler went.
-        gone: &'static str,
-        /// Who has it besides.
-        others: Vec<u32>,
-    },
+    /// Its handler is gone, and it has the lock from that one.
+    LeftBehind(Heirs),
     /// A screen of the earlier tool drives the chat beside the lock.
     Screen,
 }
@@ -43,7 +40,7 @@ impl Seen {
     pub(super) fn holds_itself(&self) -> bool {
         match self.right {
             Right::Proven | Right::Unproven => true,
-            Right::Elsewhere | Right::LeftBehind { .. } | Right::Screen => false,
+            Right::Elsewhere | Right::LeftBehind(_) | Right::Screen => false,
         }
     }
 
@@ -51,14 +48,14 @@ impl Seen {
     pub(super) fn reads_requests(&self) -> bool {
         match self.right {
             Right::Proven | Right::Unproven | Right::Elsewhere => true,
-            Right::LeftBehind { .. } | Right::Screen => false,
+            Right::LeftBehind(_) | Right::Screen => false,
         }
     }
 
     /// Whether this process is it, or has the lock besides.
     pub(super) fn is_among(&self, pid: u32) -> bool {
         let others = match &self.right {
-            Right::LeftBehind { others, .. } => others.as_slice(),
+            Right::LeftBehind(heirs) => heirs.others.as_slice(),
             Right::Proven | Right::Unproven | Right::Elsewhere | Right::Screen => &[],
         };
         self.holder.pid == pid || others.contains(&pid)
@@ -68,13 +65,66 @@ impl Seen {
     pub(super) fn is_of_here(&self) -> bool {
         self.right != Right::Elsewhere
     }
+
+    /// Where it works, as far as the system shows it.
+    pub(super) fn cwd(&self) -> Option<PathBuf> {
+        let link = || fs::read_link(format!("/proc/{}/cwd", self.holder.pid)).ok();
+        self.is_of_here().then(link).flatten()
+    }
+}
+
+/// Processes that have a lock from a holder which is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heirs {
+    /// One of them.
+    pub(crate) pid: u32,
+    /// What that one runs.
+    pub(crate) name: String,
+    /// The others.
+    others: Vec<u32>,
+    /// Who held it.
+    pub(crate) left_by: session_lock::Holder,
+    /// How that one went.
+    gone: &'static str,
+}
+
+impl Heirs {
+    /// Those of a lock, if its holder is gone.
+    pub(crate) fn of(held: &Held) -> Option<Self> {
+        let HeldReason::Inherited { pids } = &held.reason else {
+            return None;
+        };
+        let (first, others) = pids.split_first()?;
+        Some(Self {
+            pid: *first,
+            name: tree::process(*first)
+                .map_or_else(|| "unnamed".to_owned(), |process| process.name),
+            others: others.to_vec(),
+            left_by: held.holder.clone()?,
+            gone: how_it_went(held.liveness.as_ref()),
+        })
+    }
+}
+
+impl fmt::Display for Heirs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} ({})", self.pid, self.name)?;
+        for other in &self.others {
+            write!(f, ", pid {other}")?;
+        }
+        write!(
+            f,
+            ", left behind by handler {}, {}",
+            self.left_by.pid, self.gone
+        )
+    }
 }
 
 /// Who has the session of this directory, for people.
 pub(super) fn seen(dir: &Path) -> Option<Seen> {
     let found = session_lock::inspect(dir).ok();
     if let Some(Inspection::Held(held)) = found {
-        return of_lock(held);
+        return of_lock(&held);
     }
     screen(dir).map(|screen| Seen {
         holder: HolderDto {
@@ -87,28 +137,19 @@ pub(super) fn seen(dir: &Path) -> Option<Seen> {
     })
 }
 
-fn of_lock(held: Held) -> Option<Seen> {
-    let Held {
-        holder,
-        liveness,
-        reason,
-        ..
-    } = held;
-    let holder = holder?;
+fn of_lock(held: &Held) -> Option<Seen> {
+    let holder = held.holder.as_ref()?;
     let dto = |pid, kind, left_by| HolderDto {
         pid,
         kind,
         since: holder.since.clone(),
         left_by,
     };
-    if let HeldReason::Inherited { pids } = reason {
-        let (first, others) = pids.split_first()?;
+    if matches!(held.reason, HeldReason::Inherited { .. }) {
+        let heirs = Heirs::of(held)?;
         return Some(Seen {
-            holder: dto(*first, name_of(*first), Some(holder.pid)),
-            right: Right::LeftBehind {
-                gone: how_it_went(liveness),
-                others: others.to_vec(),
-            },
+            holder: dto(heirs.pid, heirs.name.clone(), Some(holder.pid)),
+            right: Right::LeftBehind(heirs),
         });
     }
     let proven = || {
@@ -116,7 +157,10 @@ fn of_lock(held: Held) -> Option<Seen> {
             .identity()
             .is_some_and(|identity| identity.start_ticks.is_some())
     };
-    let right = if matches!(reason, HeldReason::OtherHost | HeldReason::OtherNamespace) {
+    let right = if matches!(
+        held.reason,
+        HeldReason::OtherHost | HeldReason::OtherNamespace
+    ) {
         Right::Elsewhere
     } else if proven() {
         Right::Proven
@@ -130,17 +174,12 @@ fn of_lock(held: Held) -> Option<Seen> {
 }
 
 /// How somebody who no longer holds a lock went, as the end of a sentence.
-fn how_it_went(liveness: Option<Liveness>) -> &'static str {
-    if liveness == Some(Liveness::Left) {
+fn how_it_went(liveness: Option<&Liveness>) -> &'static str {
+    if liveness == Some(&Liveness::Left) {
         "which let go of it"
     } else {
         "which is gone"
     }
-}
-
-/// What a process runs, as far as the system shows it.
-pub(crate) fn name_of(pid: u32) -> String {
-    tree::process(pid).map_or_else(|| "unnamed".to_owned(), |process| process.name)
 }
 
 /// Who holds the session of this directory now, and whether that process can be watched.

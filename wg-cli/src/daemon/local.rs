@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use super::down::Down;
 use super::explain;
 use super::groups::{Groups, Left};
+use super::holder::{self, Seen};
 use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
 use super::words::{Known, Service, words};
-use super::{Daemon, boot, events, graph_seen, holder, purge as purging, reap, wishes};
+use super::{Daemon, boot, events, graph_seen, purge as purging, reap, wishes};
 use crate::agent::AgentSpec;
 use crate::chat::{Happened, Wish};
 use crate::clock;
@@ -442,6 +443,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
     let consumers = dir.as_deref().map_or(0, presence::count);
     let reason = record.spawn.as_ref().map(|spawn| spawn.reason.to_string());
     Ok(words(&Known {
+        now: clock::now(),
         chat,
         agent: explain::agent_name(&config, &task),
         children: explain::children(&config, &task, down.handler),
@@ -449,12 +451,15 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
         since: down.since,
         service: Service::Down,
         waits_for: None,
+        next_at: explain::next_at(down.machine.as_ref()),
         machine: down.machine,
         reason: reason.filter(|_| down.handler.is_some()),
         last,
         unread,
         consumers,
         is_needed: unread > 0 || consumers > 0,
+        holder_cwd: down.holder.as_ref().and_then(Seen::cwd),
+        stopped: explain::stopped(down.handler, down.holder.as_ref()),
         holder: down.holder,
         pid: down.handler,
         left_over: down.left_over,

@@ -145,7 +145,6 @@ impl Service for Requests {
             | Request::SetChatExecutor { .. }
             | Request::Explain(_)
             | Request::ReleaseChat(_)
-            | Request::KeepChat(_)
             | Request::Reload
             | Request::Pause
             | Request::Resume => daemon.dispatch(from, request, answer),
@@ -294,14 +293,6 @@ impl Daemon {
                     json!({ "chat_id": chat_id, "held_off": true })
                 });
                 answer.send(&reply(released));
-            }
-            Request::KeepChat(OneChat { chat_id, .. }) => {
-                let chat = ChatId(chat_id);
-                let kept = self.known(chat).map(|()| {
-                    self.kept(chat);
-                    json!({ "chat_id": chat_id, "held_off": false })
-                });
-                answer.send(&reply(kept));
             }
             Request::PurgeChats {
                 include_active,

@@ -129,13 +129,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         }
         Err(e) => return Err(e.into()),
     }
-    let patience = if deaf && options.force {
-        DEAF_BY_FORCE
-    } else if stopped.ended.handlers > 0 {
-        PATIENCE
-    } else {
-        DEAF
-    };
+    let patience = patience_for_the_end(deaf && options.force, stopped.ended);
     let gone_within = |patience: Duration| match &watch {
         Some(watch) => watch
             .wait(Instant::now() + patience)
@@ -166,6 +160,17 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         format!("the daemon (PID {}) is still there", holder.pid),
     )
     .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
+}
+
+/// How long a daemon may take to be gone. Who had somebody to end, handler or not, is on its way.
+fn patience_for_the_end(is_forced: bool, ended: Ended) -> Duration {
+    if is_forced {
+        DEAF_BY_FORCE
+    } else if ended == Ended::default() {
+        DEAF
+    } else {
+        PATIENCE
+    }
 }
 
 /// The earlier tool's daemon ends itself; what it leaves is ended as if there had been none.
@@ -268,4 +273,21 @@ fn remove_state_of_the_dead(workspace: &Workspace) -> Result<(), Failure> {
         state.remove(workspace)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_ended_only_leftovers_has_as_much_time_as_one_that_ended_handlers() {
+        for (ended, patience) in [
+            (Ended::of(1, 0), PATIENCE),
+            (Ended::of(0, 1), PATIENCE),
+            (Ended::of(0, 0), DEAF),
+        ] {
+            assert_eq!(patience_for_the_end(false, ended), patience, "{ended:?}");
+            assert_eq!(patience_for_the_end(true, ended), DEAF_BY_FORCE);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The words of `wg why`, made from facts alone: the same with the daemon up or down.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use supervisor::State;
@@ -8,8 +9,7 @@ use supervisor::tree::Process;
 use super::holder::{Right, Seen};
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
-use crate::notices::{account_text, park_text, pause, pause_of_the_unneeded, wall};
-use crate::process_signal;
+use crate::notices::{account_text, park_text, pause, pause_of_the_unneeded};
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask};
 use crate::why::{Cure, Explanation, Fact, LastVerdict};
@@ -17,6 +17,8 @@ use crate::why::{Cure, Explanation, Fact, LastVerdict};
 /// Everything that the words are made of.
 #[derive(Debug)]
 pub(super) struct Known {
+    /// When all of this was found.
+    pub(super) now: Timestamp,
     pub(super) chat: ChatId,
     pub(super) task: ChatTask,
     pub(super) agent: String,
@@ -25,6 +27,8 @@ pub(super) struct Known {
     pub(super) service: Service,
     pub(super) waits_for: Option<String>,
     pub(super) machine: Option<supervisor::Explanation>,
+    /// When the machine does something by itself, if it will.
+    pub(super) next_at: Option<Timestamp>,
     pub(super) reason: Option<String>,
     pub(super) last: Option<LastVerdict>,
     pub(super) record: ChatRecord,
@@ -34,8 +38,12 @@ pub(super) struct Known {
     pub(super) is_needed: bool,
     /// Who has the session, if that is not its handler.
     pub(super) holder: Option<Seen>,
+    /// Where that one works.
+    pub(super) holder_cwd: Option<PathBuf>,
     /// Its handler.
     pub(super) pid: Option<u32>,
+    /// Whichever of the two serves the chat, if a signal has stopped it.
+    pub(super) stopped: Option<u32>,
     /// What a handler that is gone has left in its control group, beside whoever has the session.
     pub(super) left_over: Vec<Process>,
     /// What an agent with `leave_children` has running below the handler.
@@ -62,11 +70,6 @@ pub(super) fn words(known: &Known) -> Explanation {
     known.tell_of_the_past(&mut told);
     let (headline, next) = known.tell_of_the_state(&mut told);
     let runs = known.service != Service::Down;
-    let next_at = known
-        .machine
-        .as_ref()
-        .and_then(|machine| machine.next_at.filter(|_| runs))
-        .map(wall);
     Explanation {
         chat_id: known.chat.0,
         task_id: known.task.task_id.clone(),
@@ -77,7 +80,7 @@ pub(super) fn words(known: &Known) -> Explanation {
         facts: told.facts,
         last: known.last.clone(),
         next,
-        next_at,
+        next_at: known.next_at.filter(|_| runs),
         you_can: told.you_can,
     }
 }
@@ -109,8 +112,8 @@ impl Known {
     /// Who serves the chat, who else has it, and with what.
     fn tell_of_processes(&self, told: &mut Told) {
         if let Some(seen) = &self.holder {
-            told.fact("holder", holder_text(seen));
-            let is_left = matches!(seen.right, Right::LeftBehind { .. });
+            told.fact("holder", self.holder_text(seen));
+            let is_left = matches!(seen.right, Right::LeftBehind(_));
             // A service ends it by itself, once the chat is to start.
             if is_left && self.service == Service::Down && self.state != ChatState::Dormant {
                 told.can(
@@ -119,9 +122,7 @@ impl Known {
                 );
             }
         }
-        let holder = self.holder.as_ref().filter(|seen| seen.is_of_here());
-        let serving = self.pid.or(holder.map(|seen| seen.holder.pid));
-        if let Some(pid) = serving.filter(|pid| process_signal::is_stopped(*pid)) {
+        if let Some(pid) = self.stopped {
             told.fact(
                 "stopped",
                 format!("pid {pid} was stopped by a signal and does nothing"),
@@ -340,7 +341,7 @@ impl Known {
             }
             // From here nobody can end it.
             Some(Right::Elsewhere) => ask(told),
-            Some(Right::LeftBehind { .. }) => {
+            Some(Right::LeftBehind(_)) => {
                 told.can(format!("wg session takeover {chat}"), "end what was left");
             }
             Some(Right::Screen) => {
@@ -501,8 +502,8 @@ impl Known {
 
     /// How much of the pause is left.
     fn left(&self) -> Duration {
-        let until = self.machine.as_ref().and_then(|machine| machine.next_at);
-        until.map_or(Duration::ZERO, |until| wall(until).since(clock::now()))
+        self.next_at
+            .map_or(Duration::ZERO, |until| until.since(self.now))
     }
 
     /// For which account it pauses, where that is one, and which number of it that is.
@@ -520,9 +521,25 @@ impl Known {
     fn decided(&self, what: &str, at: Option<Timestamp>) -> String {
         let by = self.record.wish_actor.as_deref().unwrap_or("somebody");
         let when = at
-            .map(|at| format!(" {}", at.ago_in_words(clock::now())))
+            .map(|at| format!(" {}", at.ago_in_words(self.now)))
             .unwrap_or_default();
         format!("{what} by {by}{when}")
+    }
+
+    fn holder_text(&self, seen: &Seen) -> String {
+        if let Right::LeftBehind(heirs) = &seen.right {
+            return heirs.to_string();
+        }
+        let holder = &seen.holder;
+        let place = self
+            .holder_cwd
+            .as_ref()
+            .map(|cwd| format!("  cwd {}", cwd.display()))
+            .unwrap_or_default();
+        // Relative, as everything that a person reads; what the holder wrote where that is no time.
+        let since = Timestamp::parse(&holder.since)
+            .map_or_else(|| holder.since.clone(), |at| at.ago_in_words(self.now));
+        format!("pid {}  {}  since {since}{place}", holder.pid, holder.kind)
     }
 }
 
@@ -532,26 +549,4 @@ fn and_that(next: &str, held_up: Option<(&'static str, &'static str)>) -> String
         Some((_, until)) => format!("{next}; nothing is started until {until}"),
         None => next.to_owned(),
     }
-}
-
-fn holder_text(seen: &Seen) -> String {
-    let holder = &seen.holder;
-    if let (Right::LeftBehind { gone, others }, Some(by)) = (&seen.right, holder.left_by) {
-        let others: Vec<String> = others.iter().map(|pid| format!(", pid {pid}")).collect();
-        return format!(
-            "pid {} ({}){}, left behind by handler {by}, {gone}",
-            holder.pid,
-            holder.kind,
-            others.concat()
-        );
-    }
-    let place = std::fs::read_link(format!("/proc/{}/cwd", holder.pid))
-        .ok()
-        .filter(|_| seen.is_of_here())
-        .map(|cwd| format!("  cwd {}", cwd.display()))
-        .unwrap_or_default();
-    // Relative, as everything that a person reads; what the holder wrote where that is no time.
-    let since = Timestamp::parse(&holder.since)
-        .map_or_else(|| holder.since.clone(), |at| at.ago_in_words(clock::now()));
-    format!("pid {}  {}  since {since}{place}", holder.pid, holder.kind)
 }

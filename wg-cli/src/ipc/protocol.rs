@@ -173,8 +173,6 @@ pub enum Request {
     },
     /// A chat's handler was asked to leave for a person: hold off, so that the person gets the lock.
     ReleaseChat(OneChat),
-    /// The person whom a chat was released to does not take it: hold off no longer.
-    KeepChat(OneChat),
     /// Reads the configuration again; a bad file leaves the old one in force.
     #[serde(alias = "reconfigure")]
     Reload,

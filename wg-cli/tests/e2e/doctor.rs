@@ -3,11 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::process::wait_gone;
+use crate::process::killed;
 use crate::world::World;
 
 /// What is found now, as `check: text`.
@@ -57,9 +55,7 @@ fn finds_and_fixes(world: &World, words: &[&str]) {
 }
 
 fn kill_daemon(world: &World) {
-    let daemon = world.daemon_pid();
-    kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
-    wait_gone(daemon);
+    killed(world.daemon_pid());
 }
 
 #[test]
@@ -160,8 +156,7 @@ fn a_process_that_a_dead_handler_left_is_found_and_ended() {
     world.wait_for_file("left.pid", |text| text.ends_with('\n'));
     kill_daemon(&world);
     for handler in world.handlers() {
-        kill(Pid::from_raw(handler.pid), Signal::SIGKILL).unwrap();
-        wait_gone(handler.pid);
+        killed(handler.pid);
     }
     finds_and_fixes(&world, &["left behind by a dead handler of chat-0"]);
     assert_eq!(world.processes().len(), 0);

@@ -6,12 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rustix::fs::{XattrFlags, setxattr};
 use supervisor::tree::{Group, end_with_group, is_alive, start_ticks};
 
-use crate::process::{Process, wait_gone};
+use crate::process::{Process, killed, wait_gone};
 use crate::world::{Done, Running, WATCHDOG, WG, World};
 
 /// A control group below that of this test, in which a service is started.
@@ -153,12 +151,6 @@ fn lives(pid: i32) -> bool {
     start_ticks(pid).is_some_and(|start| is_alive(pid, start))
 }
 
-/// Kills it and waits until it is gone.
-fn kill_now(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_gone(pid);
-}
-
 /// Nobody is left in the place, and no group.
 #[track_caller]
 fn is_bare(place: &Place) {
@@ -191,7 +183,7 @@ fn what_a_killed_handler_left_in_the_dark_is_ended_with_its_group() {
             "{pid}: {members:?}"
         );
     }
-    kill_now(handler);
+    killed(handler);
     wait_gone(dark);
     world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.lines()
@@ -222,7 +214,7 @@ fn a_daemon_that_is_killed_leaves_its_groups_to_the_next_one_wherever_that_is_st
     };
     let world = World::with_workspace();
     let (handler, dark) = in_a_turn(&world, &place);
-    kill_now(world.daemon_pid());
+    killed(world.daemon_pid());
     // Not in the place.
     world.wg(&["service", "start"]).ok();
     assert_eq!(world.json(&["service", "status"])["control_groups"], false);
@@ -240,8 +232,8 @@ fn a_daemon_that_is_killed_leaves_its_groups_to_the_next_one_wherever_that_is_st
 /// A service and its handler that were killed: only the group tells what is left.
 fn killed_with_its_handler(world: &World, place: &Place) -> i32 {
     let (handler, dark) = in_a_turn(world, place);
-    kill_now(world.daemon_pid());
-    kill_now(handler);
+    killed(world.daemon_pid());
+    killed(handler);
     assert!(lives(dark));
     dark
 }
@@ -367,7 +359,7 @@ fn move_a_stranger_in(world: &World, place: &Place) -> (Running, i32) {
 
 #[test]
 fn a_process_that_somebody_moved_into_a_handlers_group_is_not_ended_with_it() {
-    for (killed, verb) in [
+    for (are_killed, verb) in [
         (false, ["chat", "stop", "0"]),
         (true, ["service", "stop", "--json"]),
         (true, ["doctor", "--fix", "--json"]),
@@ -380,9 +372,9 @@ fn a_process_that_somebody_moved_into_a_handlers_group_is_not_ended_with_it() {
         let world = World::with_workspace();
         let (handler, dark) = in_a_turn(&world, &place);
         let (mut shell, stranger) = move_a_stranger_in(&world, &place);
-        if killed {
-            kill_now(world.daemon_pid());
-            kill_now(handler);
+        if are_killed {
+            killed(world.daemon_pid());
+            killed(handler);
         }
         world.wg(&verb).ok();
         assert!(!lives(dark), "{verb:?}");
@@ -440,7 +432,7 @@ fn an_empty_group_of_a_dead_service_is_removed_without_a_service_too() {
         };
         let world = World::with_workspace();
         let dark = killed_with_its_handler(&world, &place);
-        kill_now(dark);
+        killed(dark);
         let handlers = place.below().remove(0);
         wait_until_empty(&Group::at(&handlers));
         let name = handlers.file_name().unwrap().to_str().unwrap();
@@ -461,7 +453,7 @@ fn an_empty_group_of_a_dead_service_is_removed_without_a_service_too() {
 /// The processes of a killed handler leave their group one by one.
 fn wait_until_empty(group: &Group) {
     for member in group.members().unwrap() {
-        kill_now(i32::try_from(member).unwrap());
+        killed(i32::try_from(member).unwrap());
     }
 }
 
@@ -478,7 +470,7 @@ fn nobody_is_left_standing_still_by_a_service_that_was_killed_while_it_ended_the
         let world = World::with_workspace();
         let (handler, _) = in_a_turn(&world, &place);
         world.wg(&["chat", "new"]).ok();
-        kill_now(world.daemon_pid());
+        killed(world.daemon_pid());
         let group = Group::at(place.below().remove(0));
         group.freeze().unwrap();
         let told = world.wg(&["doctor"]).stdout;
@@ -531,7 +523,7 @@ fn a_service_that_was_started_inside_a_chat_outlives_that_chats_group() {
     let before = world.json(&["--dir", inner, "service", "status"]);
     is_inside(&place, &before);
     let handler = world.json(&["chat", "show", "0"])["pid"].as_i64().unwrap();
-    kill_now(i32::try_from(handler).unwrap());
+    killed(i32::try_from(handler).unwrap());
     world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.contains("\"exited\"")
     });
@@ -604,7 +596,7 @@ fn where_nothing_is_delegated_no_group_is_made_and_what_is_in_the_dark_is_found_
             .contains("is not delegated")
     );
     assert!(place.below().is_empty(), "{:?}", place.below());
-    kill_now(handler);
+    killed(handler);
     world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.contains("\"exited\"")
     });

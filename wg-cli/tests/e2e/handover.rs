@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::process::wait_gone;
+use crate::process::killed;
 use crate::world::{Running, World};
 
 /// A chat whose handler has answered and stays; after a release the daemon would keep away for an hour.
@@ -158,6 +158,24 @@ fn a_takeover_that_comes_to_nothing_delays_no_start_and_its_cure_is_the_one_that
     world.stop();
 }
 
+#[test]
+fn a_refused_takeover_asks_the_service_nothing_so_that_nobody_elses_release_is_taken_back() {
+    let world = World::with_workspace();
+    world.wg(&["chat", "new"]).ok();
+    let holder = "mkdir -p .wg/chat/.chat-0; setsid sleep 600 </dev/null >/dev/null 2>&1 & S=$!
+        printf '%s\n%s\nchat-nex\n' $S \"$(date -Iseconds)\" >.wg/chat/.chat-0/.handler.pid; echo $S";
+    let holder: i32 = world.sh(holder, b"").stdout.trim().parse().unwrap();
+    fs::create_dir_all(world.path(".wg/service")).unwrap();
+    let service = UnixListener::bind(world.path(".wg/service/daemon.sock")).unwrap();
+    world
+        .wg(&["session", "takeover", "0", "--grace", "0"])
+        .with_code(75);
+    service.set_nonblocking(true).unwrap();
+    let nobody = service.accept().map(drop).unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    killed(holder);
+}
+
 /// The handler that serves the chat, which is not `other`.
 fn handler_other_than(world: &World, other: i64) -> i64 {
     let text = world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |text| {
@@ -168,12 +186,6 @@ fn handler_other_than(world: &World, other: i64) -> i64 {
             && text.lines().count() == 3
     });
     text.lines().next().unwrap().parse().unwrap()
-}
-
-fn end(pid: i64) {
-    let pid = i32::try_from(pid).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_gone(pid);
 }
 
 #[test]
@@ -189,16 +201,19 @@ fn a_consumer_of_the_former_daemon_is_one_of_the_next_until_it_goes() {
     let connection = UnixStream::connect(world.path(".wg/service/daemon.sock")).unwrap();
     writeln!(&connection, r#"{{"cmd":"attach","chat_id":0}}"#).unwrap();
     let first = handler_other_than(&world, 0);
-    end(i64::from(world.daemon_pid()));
-    end(first);
+    killed(world.daemon_pid());
+    killed(i32::try_from(first).unwrap());
     world.wg(&["service", "start"]).ok();
     let second = handler_other_than(&world, first);
-    let spawned = events(&world)
-        .into_iter()
-        .rev()
-        .find(|event| event["event"] == "spawned")
-        .unwrap();
-    assert_eq!(spawned["pid"], second, "{spawned}");
+    let is_of_second = |event: &Value| event["event"] == "spawned" && event["pid"] == second;
+    // Another thread writes it than the one that starts the handler.
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        let mut lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines.any(|event| is_of_second(&event))
+    });
+    let spawned = events(&world).into_iter().find(is_of_second).unwrap();
     let text = spawned["text"].as_str().unwrap();
     assert!(text.contains("(consumer)"), "{text}");
     // A purge that spares who is active spares it, with a daemon that never saw it come and without one.
@@ -212,7 +227,7 @@ fn a_consumer_of_the_former_daemon_is_one_of_the_next_until_it_goes() {
     world.wg(&["service", "start"]).ok();
     drop(file);
     fs::remove_file(consumers.join("screen")).unwrap();
-    end(second);
+    killed(i32::try_from(second).unwrap());
     world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.lines()
             .last()

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
@@ -93,6 +94,18 @@ pub(crate) fn pidfd(pid: i32) -> Option<OwnedFd> {
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
+/// Kills a process of the test and waits until it is gone.
+#[track_caller]
+pub(crate) fn killed(pid: i32) {
+    // 0 and less would mean groups: first of all the one of the test itself.
+    assert!(pid > 1, "{pid} is no process of a test");
+    match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        // Its parent, or whoever gets it, may have waited for it by now.
+        Ok(()) | Err(Errno::ESRCH) => wait_gone(pid),
+        Err(error) => panic!("{pid}: {error}"),
+    }
+}
+
 /// Waits until a process is gone.
 #[track_caller]
 pub(crate) fn wait_gone(pid: i32) {
@@ -106,7 +119,7 @@ pub(crate) fn wait_readable(fd: &impl AsFd, patience: Duration) -> bool {
     loop {
         match nix::poll::poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(ready) => return ready > 0,
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(error) => panic!("poll: {error}"),
         }
     }

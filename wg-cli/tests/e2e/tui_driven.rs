@@ -1,9 +1,6 @@
 //! A screen of the earlier tool that drives a chat itself says so in `.tui-driven`.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::process::wait_gone;
+use crate::process::killed;
 use crate::world::World;
 
 /// A chat with a waiting message whose `.tui-driven` names a live process since `since` (words of `date`), and that process.
@@ -23,11 +20,6 @@ fn driven(since: &str) -> (World, i32) {
     (world, screen)
 }
 
-fn end(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_gone(pid);
-}
-
 #[test]
 fn a_chat_that_a_live_screen_of_the_earlier_tool_drives_is_held_until_that_ends() {
     let (world, screen) = driven("now");
@@ -36,7 +28,7 @@ fn a_chat_that_a_live_screen_of_the_earlier_tool_drives_is_held_until_that_ends(
     let why = world.wg(&["why", "0"]).ok().stdout;
     assert!(why.contains(&format!("pid {screen}  tui-driven")), "{why}");
     assert!(world.handlers().is_empty(), "{:?}", world.handlers());
-    end(screen);
+    killed(screen);
     world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
         text.contains("hello")
     });
@@ -49,6 +41,6 @@ fn a_number_that_was_given_to_a_later_process_drives_no_chat() {
     world.wait_for_file(".wg/chat/.chat-0/outbox.jsonl", |text| {
         text.contains("hello")
     });
-    end(other);
+    killed(other);
     world.stop();
 }

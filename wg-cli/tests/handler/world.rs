@@ -306,6 +306,7 @@ impl Drop for World {
 
 /// Sends a signal to a process that the test started.
 pub(crate) fn kill(pid: u32, signal: &str) {
+    assert!(pid > 1, "0 would mean the group of the test itself");
     let status = Command::new("kill")
         .arg(format!("-{signal}"))
         .arg(pid.to_string())
