@@ -200,7 +200,8 @@ fn top_shows_the_chats_acts_on_a_key_and_gives_the_terminal_back() {
     terminal.types("s");
     terminal.shows("stopped chat-0; it stays down");
     terminal.types("c");
-    terminal.shows("chat-0");
+    // What two deeds say at once takes each other's place.
+    terminal.shows("resumed chat-0");
     terminal.types("jp");
     terminal.shows("end chat-1 for good? its history stays (y/N)");
     terminal.types("n");
