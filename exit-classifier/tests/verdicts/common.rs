@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use crate::sys;
 use exit_classifier::{Cause, Counts, Ending, Observation, RuleSet};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -16,6 +17,7 @@ impl Shell {
     }
 
     pub(crate) fn start_in(script: &str, dir: impl AsRef<std::path::Path>) -> Self {
+        sys::heed_signals();
         let child = Command::new("/bin/sh")
             .args(["-c", script])
             .env_clear()

@@ -16,4 +16,6 @@ mod sentences;
 #[cfg(feature = "serde")]
 mod serde;
 #[cfg(test)]
+mod sys;
+#[cfg(test)]
 mod walk;

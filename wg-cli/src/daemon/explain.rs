@@ -35,7 +35,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     let record = ChatRecord::load(&daemon.workspace, chat).unwrap_or_default();
     // Of the same look at the machine as everything else that is said.
     let state = daemon.state_with(chat, machine.as_ref().map(|machine| &machine.state));
-    let (task, last, reason, consumers, not_now, wanted) = {
+    let (task, last, reason, not_now, wanted) = {
         let chats = daemon.chats.lock();
         let entry = chats.get(&chat);
         let need = entry.map(|entry| entry.core.need(clock::steady()));
@@ -45,7 +45,6 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
             entry
                 .and_then(|entry| entry.reason)
                 .map(|reason| reason.to_string()),
-            entry.map_or(0, |entry| entry.core.consumers()),
             entry.and_then(|entry| entry.not_now.clone()),
             matches!(need, Some(Need::Because(_))),
         )
@@ -56,6 +55,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         .map(|(pid, _)| pid);
     let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok();
     let unread = dir.as_ref().map_or(0, |dir| daemon.unread(chat, dir));
+    let consumers = daemon.consumers(chat, dir.as_deref());
     let since = machine.as_ref().map(|machine| since(&machine.state));
     let holder = dir.as_deref().and_then(|dir| other_holder(dir, pid));
     let known = Known {
@@ -114,11 +114,7 @@ pub(super) fn row(
     machine: Option<&State>,
     dir: Option<&Path>,
 ) -> Option<ChatRow> {
-    let (task, consumers) = {
-        let chats = daemon.chats.lock();
-        let entry = chats.get(&chat)?;
-        (entry.task.clone(), entry.core.consumers())
-    };
+    let task = daemon.chats.lock().get(&chat)?.task.clone();
     let state = daemon.state_with(chat, machine);
     let pid = machine.and_then(State::process).map(|(pid, _)| pid);
     Some(ChatRow {
@@ -131,7 +127,7 @@ pub(super) fn row(
         since: machine.map(since),
         pid,
         unread: dir.map_or(0, |dir| daemon.unread(chat, dir)),
-        consumers,
+        consumers: daemon.consumers(chat, dir),
         holder: dir
             .and_then(|dir| other_holder(dir, pid))
             .map(|seen| seen.holder),

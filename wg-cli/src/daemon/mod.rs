@@ -277,6 +277,15 @@ impl Daemon {
         }
     }
 
+    /// How many consumers a chat has now, as it is told: of those by their files the core hears only at its next decision that they are gone.
+    fn consumers(&self, chat: ChatId, dir: Option<&Path>) -> usize {
+        let (consumers, by_file) = self.chats.lock().get(&chat).map_or((0, false), |entry| {
+            (entry.core.consumers(), entry.core.has_consumer(BY_FILE))
+        });
+        let are_gone = by_file && dir.is_some_and(|dir| presence::count(dir) == 0);
+        consumers - usize::from(are_gone)
+    }
+
     /// Takes what happened around a chat and does what follows.
     fn act(&self, chat: ChatId, happened: Happened) {
         for act in self.told(chat, happened) {

@@ -135,13 +135,13 @@ fn choose(
 ) -> Targets {
     let mut chosen = Vec::new();
     let mut haunted = Vec::new();
-    let chats: Vec<(ChatId, Wish, usize)> = daemon
+    let chats: Vec<(ChatId, Wish)> = daemon
         .chats
         .lock()
         .iter()
-        .map(|(chat, entry)| (*chat, entry.core.wish(), entry.core.consumers()))
+        .map(|(chat, entry)| (*chat, entry.core.wish()))
         .collect();
-    for (chat, wish, consumers) in chats {
+    for (chat, wish) in chats {
         if matches!(wish, Wish::Archived | Wish::Purged) {
             if is_held(daemon, chat) {
                 haunted.push(chat);
@@ -153,7 +153,7 @@ fn choose(
                 chat_id: chat.0,
                 reason: "caller chat".to_owned(),
             });
-        } else if !options.include_active && is_active(daemon, chat, consumers) {
+        } else if !options.include_active && is_active(daemon, chat) {
             report.skipped.push(Skipped {
                 chat_id: chat.0,
                 reason: "active".to_owned(),
@@ -272,12 +272,10 @@ fn is_held(daemon: &Daemon, chat: ChatId) -> bool {
 
 /// Whether the chat answers a message or somebody is connected, also one of whom no connection tells: this daemon is younger than it, or
 /// there is none.
-fn is_active(daemon: &Daemon, chat: ChatId, consumers: usize) -> bool {
-    let is_there = || {
-        resolve::session_dir(&daemon.workspace, chat, Make::No)
-            .is_ok_and(|dir| presence::count(&dir) > 0)
-    };
-    consumers > 0 || is_there() || in_turn(daemon, chat)
+fn is_active(daemon: &Daemon, chat: ChatId) -> bool {
+    let dir = resolve::session_dir(&daemon.workspace, chat, Make::No).ok();
+    let is_there = || dir.as_deref().is_some_and(|dir| presence::count(dir) > 0);
+    daemon.consumers(chat, dir.as_deref()) > 0 || is_there() || in_turn(daemon, chat)
 }
 
 fn in_turn(daemon: &Daemon, chat: ChatId) -> bool {

@@ -47,6 +47,13 @@ pub enum StoreError {
         /// Who has it, such as "chat-3".
         by: String,
     },
+    /// A message has that request id already, and says something else.
+    OtherQuestion {
+        /// The request id.
+        name: String,
+        /// The number of that message.
+        id: u64,
+    },
     /// Nothing of that name is there.
     NotFound {
         /// The thing, such as "chat 3".
@@ -108,6 +115,11 @@ impl fmt::Display for StoreError {
             Self::NameTaken { name, by } => {
                 write!(f, "`{}` is the name of {by} already", name.escape_debug())
             }
+            Self::OtherQuestion { name, id } => write!(
+                f,
+                "the request id `{}` is that of message {id}, which says something else; nothing was sent",
+                name.escape_debug()
+            ),
             Self::NotFound { what } => write!(f, "{what} does not exist"),
             Self::Busy {
                 path,
@@ -141,6 +153,7 @@ impl Error for StoreError {
             Self::Corrupt { .. }
             | Self::AlreadyExists { .. }
             | Self::NameTaken { .. }
+            | Self::OtherQuestion { .. }
             | Self::NotFound { .. }
             | Self::Busy { .. }
             | Self::TooLarge { .. }
@@ -184,6 +197,9 @@ impl From<StoreError> for Failure {
             ),
             StoreError::AlreadyExists { .. } => Self::new(ExitCode::Failed, message)
                 .with_cure("--id chat-N takes a number that is free"),
+            StoreError::OtherQuestion { .. } => {
+                Self::new(ExitCode::Failed, message).with_cure("choose another --request-id")
+            }
             StoreError::NotFound { .. } => Self::new(ExitCode::Failed, message),
             StoreError::TooLarge { .. } => Self::new(ExitCode::Config, message),
         }

@@ -1,5 +1,6 @@
 //! Appending to the messages of a session and reading them, in time that does not depend on how long the history is.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ const NAMES_IN: usize = 256 << 10;
 /// that it was accepted: the id that it has is returned, and nothing is appended. A retry is a new question on purpose.
 ///
 /// # Errors
-/// [`StoreError`]; nothing was appended then.
+/// [`StoreError`]; nothing was appended then. [`StoreError::OtherQuestion`] if that question says something else.
 pub fn append(
     dir: &Path,
     side: Side,
@@ -73,9 +74,13 @@ pub fn append_within(
     if side == Side::Inbox
         && message.retry_of.is_none()
         && let Some(name) = &message.request_id
-        && let Some(id) =
+        && let Some((id, content)) =
             named(file.lines_backwards(), name).map_err(StoreError::io("read", &path))?
     {
+        if content != message.content {
+            let name = name.clone();
+            return Err(StoreError::OtherQuestion { name, id });
+        }
         return Ok(id);
     }
     let last = last.max(highest_place(dir, side));
@@ -108,13 +113,15 @@ pub fn append_within(
     Ok(id)
 }
 
-/// Returns the id of the latest question with this name.
-fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<u64>> {
+/// Returns the id of the latest question with this name, and what it says.
+fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<(u64, String)>> {
     #[derive(Deserialize)]
     struct Named<'a> {
         id: u64,
         #[serde(borrow, default)]
-        request_id: std::borrow::Cow<'a, str>,
+        request_id: Cow<'a, str>,
+        #[serde(borrow, default)]
+        content: Cow<'a, str>,
     }
     let mut looked_at = 0;
     while looked_at < NAMES_IN
@@ -124,7 +131,7 @@ fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<u6
         if let Ok(found) = serde_json::from_slice::<Named<'_>>(&line)
             && found.request_id == name
         {
-            return Ok(Some(found.id));
+            return Ok(Some((found.id, found.content.into_owned())));
         }
     }
     Ok(None)

@@ -35,6 +35,24 @@ pub fn too_high(dir: &Path, side: Side) -> Result<Option<u64>, StoreError> {
     Ok(highest)
 }
 
+/// Returns the numbers of the questions that stand behind one with the same or a higher number, as another tool may have written them.
+/// Whoever answers goes by the numbers, and may have passed theirs.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn not_rising(dir: &Path) -> Result<Vec<u64>, StoreError> {
+    let bytes = files::read(&Side::Inbox.path(dir))?.unwrap_or_default();
+    let mut highest = 0;
+    let ids = bytes.split(|byte| *byte == b'\n').filter_map(id_of);
+    Ok(ids
+        .filter(|id| {
+            let rises = *id > highest;
+            highest = highest.max(*id);
+            !rises
+        })
+        .collect())
+}
+
 /// Gives such messages of both sides the numbers that follow those before them, and everything that names them as well: replies, retries,
 /// the turn that was begun. Their lines as they were are copied to `SIDE.jsonl.corrupt`. Nobody may serve the session meanwhile.
 ///

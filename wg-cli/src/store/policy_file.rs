@@ -40,6 +40,7 @@ fn unreadable(error: StoreError) -> Failure {
         StoreError::Corrupt { .. }
         | StoreError::AlreadyExists { .. }
         | StoreError::NameTaken { .. }
+        | StoreError::OtherQuestion { .. }
         | StoreError::NotFound { .. }
         | StoreError::Busy { .. } => Failure::new(ExitCode::Config, message),
     }

@@ -118,6 +118,28 @@ fn a_message_after_which_there_is_no_number_is_found_and_put_right_once_nobody_s
 }
 
 #[test]
+fn messages_whose_numbers_do_not_rise_are_told_of() {
+    let world = World::with_workspace();
+    world.wg(&["up", "hello"]).ok();
+    world.stop();
+    assert_eq!(told(&world, &["doctor", "--json"]), [] as [Value; 0]);
+    let line = |id: u32, text: &str| {
+        format!(
+            r#"{{"id":{id},"timestamp":"2026-11-20T20:26:12Z","role":"user","content":"{text}","request_id":"r-{text}","user":"t"}}"#
+        )
+    };
+    let theirs = [line(2, "a"), line(2, "b"), line(7, "c"), line(3, "d")].join("\n") + "\n";
+    world.sh("cat >> .wg/chat/.chat-0/inbox.jsonl", theirs.as_bytes());
+    let told = told(&world, &["doctor", "--json"]);
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(
+        text.contains("has 2 message(s) behind one") && text.contains("(number 2, 3)"),
+        "{text}"
+    );
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[test]
 fn a_state_without_its_task_is_archived_and_a_damaged_one_is_set_aside_with_the_chat_stopped() {
     let world = World::with_workspace();
     world.wg(&["up", "hello"]).ok();

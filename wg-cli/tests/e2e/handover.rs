@@ -227,6 +227,10 @@ fn a_consumer_of_the_former_daemon_is_one_of_the_next_until_it_goes() {
     world.wg(&["service", "start"]).ok();
     drop(file);
     fs::remove_file(consumers.join("screen")).unwrap();
+    // Told at once.
+    let why = world.wg(&["why", "0"]).ok().stdout;
+    assert!(!why.contains("1 connected"), "{why}");
+    assert_eq!(world.json(&["chat", "show", "0"])["consumers"], 0);
     killed(i32::try_from(second).unwrap());
     world.wait_for_file(".wg/service/events.jsonl", |text| {
         text.lines()

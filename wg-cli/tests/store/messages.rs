@@ -431,6 +431,12 @@ fn a_question_that_is_sent_again_under_its_name_is_one_question() {
     let other = send(named("mine too", "two"));
     assert_eq!(send(named("mine", "one")), first);
     assert_eq!(ids(&dir, Side::Inbox, 0), [first, other]);
+    let taken = append(&dir, Side::Inbox, named("mine", "three"), Durability::Sync).unwrap_err();
+    assert!(
+        matches!(&taken, StoreError::OtherQuestion { name, id } if name == "mine" && *id == first),
+        "{taken}"
+    );
+    assert_eq!(ids(&dir, Side::Inbox, 0), [first, other]);
     // Answered or not, it is the same question; asked again on purpose, it is a new one.
     reply(&dir, first);
     assert_eq!(send(named("mine", "one")), first);

@@ -109,6 +109,27 @@ pub(super) fn too_high(dir: &Path, side: Side, chat: ChatId, fix: Fix) -> Option
     ))
 }
 
+/// Numbers that do not rise: a message behind one with the same or a higher number may have been passed over.
+pub(super) fn not_rising(dir: &Path, chat: ChatId) -> Option<Finding> {
+    const SHOWN: usize = 5;
+    let ids = numbering::not_rising(dir).ok()?;
+    let shown: Vec<String> = ids.iter().take(SHOWN).map(u64::to_string).collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let more = if ids.len() > SHOWN { ", …" } else { "" };
+    let text = format!(
+        "the inbox of {chat} has {} message(s) behind one with the same or a higher number, as only another tool writes them (number {}{more}); \
+         they may never be answered",
+        ids.len(),
+        shown.join(", ")
+    );
+    let advice = format!(
+        "look for their replies with wg chat read {chat}, and send what has none again; whoever appends gives a message the number after the highest"
+    );
+    Some(Finding::new("messages", Weight::Warning, text).with_advice(advice))
+}
+
 fn ends_torn(path: &Path) -> Result<bool, StoreError> {
     match files::open_to_read(path)? {
         Some(file) => files::ends_torn(&file).map_err(StoreError::io("read", path)),
