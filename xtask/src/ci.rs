@@ -25,13 +25,13 @@ struct Job {
 const JOBS: [Job; 9] = [
     job("fmt", 10, fmt),
     job("tidy", 10, tidy::run),
-    job("clippy", 120, clippy),
-    job("clippy, no default features", 60, clippy_bare),
-    job("docs", 60, docs),
-    job("test", 300, test),
-    job("examples", 120, examples::run),
-    job("package", 100, package::run),
-    job("front door", 120, front_door::run),
+    job("clippy", 90, clippy),
+    job("clippy, no default features", 40, clippy_bare),
+    job("docs", 40, docs),
+    job("test", 390, test),
+    job("examples", 60, examples::run),
+    job("package", 90, package::run),
+    job("front door", 170, front_door::run),
 ];
 
 const fn job(name: &'static str, seconds: u64, run: fn(&Workspace) -> Result<(), Failure>) -> Job {
