@@ -561,7 +561,9 @@ fn describe<S: AsRef<OsStr>>(args: &[S]) -> String {
 #[test]
 fn a_process_that_is_left_behind_fails_its_test_and_is_ended() {
     let world = World::new();
-    let left = world.sh("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!", b"");
+    // It says who it is once it runs what it will run to its end: half-way into another program it would show no mark.
+    let script = "mkfifo hold; setsid sh -c 'echo $$; exec >/dev/null 2>&1; read -r end <hold' &";
+    let left = world.sh(script, b"");
     let pid: i32 = left.stdout.trim().parse().unwrap();
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(world)));
     assert!(ended.is_err(), "the world did not notice {pid}");
