@@ -391,6 +391,13 @@ fn a_process_that_somebody_moved_into_a_handlers_group_is_not_ended_with_it() {
     }
 }
 
+/// What ends the rest of a service that is dead.
+const WITHOUT_A_SERVICE: [[&str; 2]; 3] = [
+    ["doctor", "--fix"],
+    ["service", "purge-chats"],
+    ["service", "stop"],
+];
+
 /// Takes the handler's process out of the record, as if its service had been killed before it could write it down.
 fn forget_the_process(world: &World) {
     let state = ".wg/service/coordinator-state-0.json";
@@ -402,11 +409,7 @@ fn forget_the_process(world: &World) {
 
 #[test]
 fn what_a_handler_left_whose_process_was_never_written_down_is_ended_without_a_service_too() {
-    for verb in [
-        ["doctor", "--fix"],
-        ["service", "purge-chats"],
-        ["service", "stop"],
-    ] {
+    for verb in WITHOUT_A_SERVICE {
         let Some(place) = Place::make(true) else {
             return;
         };
@@ -422,11 +425,7 @@ fn what_a_handler_left_whose_process_was_never_written_down_is_ended_without_a_s
 
 #[test]
 fn an_empty_group_of_a_dead_service_is_removed_without_a_service_too() {
-    for verb in [
-        ["doctor", "--fix"],
-        ["service", "purge-chats"],
-        ["service", "stop"],
-    ] {
+    for verb in WITHOUT_A_SERVICE {
         let Some(place) = Place::make(true) else {
             return;
         };

@@ -303,16 +303,21 @@ fn whoever_was_killed_what_is_said_of_a_chat_is_true_and_the_same_everywhere() {
     }
 }
 
-#[test]
-fn what_a_dead_handler_left_cannot_be_asked_to_leave_and_is_ended_by_the_cure() {
-    let world = World::with_workspace();
-    fs::write(world.path(".wg/config.toml"), SETTINGS).unwrap();
+/// Starts the service with one chat that waits in a turn, and returns its handler.
+fn in_a_turn(world: &World) -> i32 {
     world.sh("mkfifo go", b"");
     world.wg(&["chat", "new", "--agent", "patient"]).ok();
     world.wg(&["service", "start"]).ok();
     world.wg(&["chat", "send", "0", "hello"]).ok();
     world.wait_for_file("busy-chat-0", |_| true);
-    let handler = pid_of(&world.json(&["chat", "show", "0"])["pid"]).unwrap();
+    pid_of(&world.json(&["chat", "show", "0"])["pid"]).unwrap()
+}
+
+#[test]
+fn what_a_dead_handler_left_cannot_be_asked_to_leave_and_is_ended_by_the_cure() {
+    let world = World::with_workspace();
+    fs::write(world.path(".wg/config.toml"), SETTINGS).unwrap();
+    let handler = in_a_turn(&world);
     killed(world.daemon_pid());
     killed(handler);
     let left = pid_of(&world.json(&["session", "status", "0"])["holder"]["pid"]).unwrap();
@@ -348,12 +353,7 @@ fn a_handler_that_was_withdrawn_is_stopping_until_it_is_gone_with_or_without_the
     let world = World::with_workspace();
     let settings = SETTINGS.replace("[service]", "[service]\nstop_grace = \"1h\"");
     fs::write(world.path(".wg/config.toml"), settings).unwrap();
-    world.sh("mkfifo go", b"");
-    world.wg(&["chat", "new", "--agent", "patient"]).ok();
-    world.wg(&["service", "start"]).ok();
-    world.wg(&["chat", "send", "0", "hello"]).ok();
-    world.wait_for_file("busy-chat-0", |_| true);
-    let handler = pid_of(&world.json(&["chat", "show", "0"])["pid"]).unwrap();
+    let handler = in_a_turn(&world);
     let stop = world.start(&["chat", "stop", "0"]);
     world.wait_for_file(".wg/service/coordinator-state-0.json", |text| {
         text.contains("\"stopped_at\":\"")
