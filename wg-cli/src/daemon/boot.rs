@@ -170,18 +170,9 @@ fn finish_retirements(daemon: &Daemon) {
     if half_way.is_empty() {
         return;
     }
-    let archived = Graph::edit(&daemon.workspace, |graph| {
-        for chat in &half_way {
-            graph.archive(*chat, "daemon", "retired before the last service ended")?;
-        }
-        Ok(())
-    })
-    .and_then(|()| Graph::load(&daemon.workspace));
-    match archived {
-        Ok(loaded) => {
-            for task in loaded.graph.chats() {
-                daemon.admit(task);
-            }
+    let why = "retired before the last service ended";
+    match daemon.archive_in_graph(&half_way, "daemon", why) {
+        Ok(()) => {
             for chat in half_way {
                 log::info!(
                     "Coordinator-{}: archived in the graph, as its mark tells",

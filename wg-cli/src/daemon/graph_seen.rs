@@ -82,6 +82,25 @@ pub(super) fn damage(skipped: usize) -> String {
 }
 
 impl Daemon {
+    /// Archives chats in the graph, and takes into account what it says then.
+    pub(super) fn archive_in_graph(
+        &self,
+        chats: &[ChatId],
+        actor: &str,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        Graph::edit(&self.workspace, |graph| {
+            for chat in chats {
+                graph.archive(*chat, actor, why)?;
+            }
+            Ok(())
+        })?;
+        for task in Graph::load(&self.workspace)?.graph.chats() {
+            self.admit(task);
+        }
+        Ok(())
+    }
+
     /// Takes what the graph says now into account, where its file changed since it was last read.
     ///
     /// # Errors

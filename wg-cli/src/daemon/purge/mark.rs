@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::ops::{PurgeError, PurgeReport};
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
-use crate::store::graph::{ChatId, Graph};
+use crate::store::graph::ChatId;
 
 /// How long other processes may have the files of all chats together before theirs come last.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -114,24 +114,12 @@ fn mark_one(
 /// Archives the chats in the graph. Their marks hold even where it cannot be written: what they withdraw is ended all the same.
 fn archive(daemon: &Daemon, marked: &[ChatId], actor: &str, report: &mut PurgeReport) {
     let Some(first) = marked.first() else { return };
-    let archived = Graph::edit(&daemon.workspace, |graph| {
-        for chat in marked {
-            graph.archive(*chat, actor, "purged")?;
-        }
-        Ok(())
-    })
-    .and_then(|()| Graph::load(&daemon.workspace));
-    match archived {
-        Ok(loaded) => {
-            for task in loaded.graph.chats() {
-                daemon.admit(task);
-            }
-        }
-        Err(e) => report.errors.push(PurgeError {
+    if let Err(e) = daemon.archive_in_graph(marked, actor, "purged") {
+        report.errors.push(PurgeError {
             chat_id: first.0,
             pid: holder_in(&e),
             error: format!("purged, but not in the graph yet: {}", Failure::from(e)),
-        }),
+        });
     }
 }
 
