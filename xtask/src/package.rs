@@ -1,7 +1,8 @@
 //! Packs the published crates, builds each from its tarball, and looks at what would be uploaded.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
 
 use crate::command::{self, Failure};
 use crate::files;
@@ -30,24 +31,26 @@ const SAMPLES: [&str; 2] = ["tests/fixtures/", "tests/golden/"];
 /// What source, tests and their golden files end in.
 const ENDINGS: [&str; 8] = ["rs", "md", "json", "jsonl", "txt", "toml", "py", "sh"];
 
+/// Where the tarballs are unpacked and built, below the target folder.
+const UNPACKED: &str = "packed";
+
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let mut cargo = command::cargo(&workspace.root);
-    cargo.args(["package", "--workspace", "--allow-dirty", "--locked"]);
-    // A packed crate has left the workspace and its profile behind; with the same debug setting it finds
-    // the dependencies already built. If the two drift apart, this job only takes longer.
-    cargo.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    cargo.args(["package", "--workspace", "--no-verify"]);
+    cargo.args(["--allow-dirty", "--locked"]);
     for package in &workspace.packages {
         if !package.published {
             cargo.args(["--exclude", &package.name]);
         }
     }
     command::run(&mut cargo)?;
+    let unpacked = unpack(workspace)?;
+    build(workspace, &unpacked)?;
 
     let mut faults = Vec::new();
     for package in workspace.published() {
-        // Cargo has unpacked each tarball here in order to build it.
-        let folder = format!("{}-{}", package.name, package.version);
-        let unpacked = workspace.target.join("package").join(&folder);
+        let folder = folder(package);
+        let unpacked = unpacked.join(&folder);
         let names = names(&unpacked)?;
         command::say(format_args!("{folder}.crate: {} files", names.len()));
         for name in &names {
@@ -62,6 +65,85 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     } else {
         Err(Failure::new(faults.join("\n")))
     }
+}
+
+/// The folder inside a package's tarball, which bears the name of the file as well.
+fn folder(package: &Package) -> String {
+    format!("{}-{}", package.name, package.version)
+}
+
+/// Unpacks every tarball into a folder that holds nothing else, and returns the folder.
+fn unpack(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    let unpacked = workspace.target.join(UNPACKED);
+    let failed = |error: io::Error| {
+        Failure::new(format!("failed to empty `{}`: {error}", unpacked.display()))
+    };
+    match fs::remove_dir_all(&unpacked) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => fs::create_dir_all(&unpacked).map_err(failed)?,
+    }
+    for package in workspace.published() {
+        let tarball = format!("{}.crate", folder(package));
+        let mut tar = Command::new("tar");
+        // In a tarball all files are of one instant in 2006, which cargo would take for "built already".
+        tar.args(["--extract", "--gzip", "--touch", "--file"]);
+        tar.arg(workspace.target.join("package").join(tarball));
+        tar.arg("--directory").arg(&unpacked);
+        command::run(&mut tar)?;
+    }
+    Ok(unpacked)
+}
+
+/// Builds the unpacked crates, each against the others.
+///
+/// Cargo's own check of a tarball takes the other crates of the workspace from `CARGO_HOME`, where it unpacks
+/// a version once and for ever. After a change without a new version it builds against what an earlier run
+/// left there, if that run was in the same folder.
+fn build(workspace: &Workspace, unpacked: &Path) -> Result<(), Failure> {
+    let published: Vec<&Package> = workspace.published().collect();
+    let manifest = unpacked.join("Cargo.toml");
+    let failed = |error: io::Error| {
+        Failure::new(format!(
+            "failed to prepare `{}`: {error}",
+            manifest.display()
+        ))
+    };
+    fs::write(&manifest, manifest_of(&published)).map_err(failed)?;
+    fs::copy(
+        workspace.root.join("Cargo.lock"),
+        unpacked.join("Cargo.lock"),
+    )
+    .map_err(failed)?;
+
+    // One at a time: together, each would be built with the features that only another one asks for.
+    for package in published {
+        let mut cargo = command::cargo(&workspace.root);
+        cargo.args(["build", "--package", &package.name, "--manifest-path"]);
+        cargo.arg(&manifest);
+        cargo.arg("--target-dir").arg(&workspace.target);
+        // The unpacked crates have left the workspace and its profile behind; with the same debug setting
+        // they find the dependencies already built. If the two drift apart, this job only takes longer.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+        command::run(&mut cargo)?;
+    }
+    Ok(())
+}
+
+/// The manifest of a workspace in which the packages, asked for by version, find each other.
+fn manifest_of(packages: &[&Package]) -> String {
+    let members: Vec<String> = packages
+        .iter()
+        .map(|package| format!("{:?}", folder(package)))
+        .collect();
+    let patches: Vec<String> = packages
+        .iter()
+        .map(|package| format!("{} = {{ path = {:?} }}", package.name, folder(package)))
+        .collect();
+    format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [{}]\n\n[patch.crates-io]\n{}\n",
+        members.join(", "),
+        patches.join("\n")
+    )
 }
 
 fn names(unpacked: &Path) -> Result<Vec<String>, Failure> {
@@ -138,6 +220,23 @@ mod tests {
             "tests/fixtures/earlier/.chat-0/.cursor",
         ]);
         assert_eq!(faults_of(&names), Vec::<String>::new());
+    }
+
+    #[test]
+    fn packages_that_ask_for_each_other_by_version_find_the_unpacked_ones() {
+        let packages = ["one", "two"].map(crate::tidy::samples::package);
+        assert_eq!(
+            manifest_of(&[&packages[0], &packages[1]]),
+            concat!(
+                "[workspace]\n",
+                "resolver = \"3\"\n",
+                "members = [\"one-0.1.0\", \"two-0.1.0\"]\n",
+                "\n",
+                "[patch.crates-io]\n",
+                "one = { path = \"one-0.1.0\" }\n",
+                "two = { path = \"two-0.1.0\" }\n",
+            )
+        );
     }
 
     #[test]

@@ -149,7 +149,7 @@ mod tests {
 }
 
 #[cfg(test)]
-mod samples {
+pub(crate) mod samples {
     //! Small repositories for the tests of the rules.
 
     use super::{Finding, Tree};
@@ -174,7 +174,7 @@ mod samples {
         }
     }
 
-    pub(super) fn package(name: &str) -> Package {
+    pub(crate) fn package(name: &str) -> Package {
         Package {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
