@@ -26,6 +26,7 @@ pub mod report;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod spelling;
+pub mod standstill;
 pub mod store;
 mod strays;
 mod sys;

@@ -6,10 +6,19 @@
 use std::fs;
 use std::path::Path;
 
+use session_lock::Inspection;
+
 /// The file whose lock it is.
 const GUARD: &str = ".handler.guard";
 /// What stands beside the lock of a directory, which is no session's.
 const OF_A_DIRECTORY: &str = "directory";
+
+/// The live process of this machine that holds the lock of `dir`, if that is who holds it.
+pub(crate) fn of_here(dir: &Path) -> Option<u32> {
+    let found = session_lock::inspect(dir).ok();
+    let found = found.filter(Inspection::is_watchable)?;
+    found.holder().map(|holder| holder.pid)
+}
 
 /// Whether the process is itself the holder of such a lock. One that merely inherited the descriptor is no holder: the record names
 /// another. Whoever has only the lock of a directory (`wg lock run`) is left behind like any other.

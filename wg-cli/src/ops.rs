@@ -23,6 +23,7 @@ use crate::ipc::protocol::{NewChatRequest, OneChat};
 use crate::ipc::{CallError, Client, ConnectError, Request};
 use crate::names::ChatState;
 use crate::patience::Patience;
+use crate::standstill::Standstill;
 use crate::store::files::Durability;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
@@ -255,6 +256,9 @@ pub struct ChatRow {
     pub consumers: usize,
     /// Who holds its session, where that is not its handler.
     pub holder: Option<HolderDto>,
+    /// Who serves it and stands still, or has something below that does.
+    #[serde(default)]
+    pub stands_still: Vec<Standstill>,
     /// Whether its handler is in a control group of its own.
     #[serde(default)]
     pub control_group: bool,

@@ -27,13 +27,6 @@ pub fn send(identity: &ProcessIdentity, signal: Signal) -> io::Result<bool> {
     }
 }
 
-/// Whether the process was stopped by a signal or a debugger: it lives, and does nothing until it is let go on.
-pub(crate) fn is_stopped(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_some_and(|state| state.trim_start().starts_with(['T', 't']))
-}
-
 /// Whether a program in the foreground has this signal from the terminal already: it sends these two to its whole foreground
 /// group, this process's and its command's. (A `kill -INT` of this process alone looks the same.)
 pub(crate) fn told_by_the_terminal(number: i32) -> bool {

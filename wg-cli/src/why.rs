@@ -15,6 +15,9 @@ use crate::store::events::EventLine;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
+/// The label of somebody who stands still.
+pub(crate) const STOPPED: &str = "stopped";
+
 /// A labelled line of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
@@ -138,10 +141,17 @@ impl Explanation {
     /// How urgently a person should look, worst first; `None` for a chat that is simply well.
     #[must_use]
     pub fn badness(&self) -> Option<u8> {
+        let says = |label: &str| self.facts.iter().any(|fact| fact.label == label);
         match self.state {
             ChatState::Parked => Some(0),
             ChatState::Degraded => Some(1),
             ChatState::Held => Some(2),
+            // It looks well, and nothing moves.
+            ChatState::Running | ChatState::Adopted | ChatState::Queued | ChatState::Starting
+                if says(STOPPED) =>
+            {
+                Some(2)
+            }
             ChatState::Backoff => Some(3),
             ChatState::Queued => Some(4),
             ChatState::Stopping => Some(5),
@@ -150,7 +160,7 @@ impl Explanation {
             ChatState::Dormant => Some(8),
             ChatState::Running | ChatState::Adopted | ChatState::Idle => {
                 // It is well, and would not start again.
-                let is_held_up = self.facts.iter().any(|fact| fact.label == "graph");
+                let is_held_up = says("graph");
                 (is_held_up || self.without_service).then_some(9)
             }
             ChatState::Archived | ChatState::Purged => None,

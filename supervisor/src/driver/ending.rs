@@ -44,6 +44,10 @@ impl<H: Host> Core<H> {
             // Who stands still hears nothing.
             log::debug!("failed to thaw `{}`: {error}", group.dir().display());
         }
+        // Nor does a process that somebody stopped, be it asked without any signal.
+        if let Some(descriptor) = &run.descriptor {
+            send(descriptor, run.pid, Signal::CONT.as_raw(), None);
+        }
         self.passes.insert(unit);
     }
 

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::conversation::{Stream, streamed};
 use super::follow::Follower;
 use super::input;
+use super::wait::LOOK_FOR_STANDSTILL;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
@@ -23,6 +24,7 @@ use crate::ops::{self, Caller, SendOptions};
 use crate::patience::Patience;
 use crate::presence::Presence;
 use crate::report::{Paint, one_line};
+use crate::standstill::{self, Told};
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Durability, Message, Role, Side};
 use crate::store::resolve::{self, Make};
@@ -55,8 +57,11 @@ pub(super) fn run(cx: &Context<'_>, workspace: &Workspace, chat: ChatId) -> Outc
         let stdin = io::stdin();
         let mut also = vec![stdin.as_fd(), interrupts.as_fd()];
         also.extend(service_changes.fd());
+        let look_at = screen
+            .waiting_since
+            .map(|_| clock::steady() + LOOK_FOR_STANDSTILL);
         match session_changes
-            .wait(None, &also)
+            .wait(look_at, &also)
             .map_err(input::broken_wait)?
         {
             Woke::Ready(0) => {
@@ -73,7 +78,8 @@ pub(super) fn run(cx: &Context<'_>, workspace: &Workspace, chat: ChatId) -> Outc
                 // What the notices are about is in the event log.
                 service_changes.drain();
             }
-            Woke::Changed | Woke::Deadline => {}
+            Woke::Changed => {}
+            Woke::Deadline => screen.show_who_stands_still()?,
         }
     }
 }
@@ -116,6 +122,8 @@ struct Screen<'a> {
     own: Vec<u64>,
     typed: Vec<u8>,
     events: Follower,
+    /// Who was said to stand still.
+    standstill: Told,
     waiting_since: Option<u64>,
     prompt_shown: bool,
 }
@@ -141,6 +149,7 @@ impl<'a> Screen<'a> {
             own: Vec::new(),
             typed: Vec::new(),
             events,
+            standstill: Told::default(),
             waiting_since: None,
             prompt_shown: false,
         })
@@ -277,6 +286,19 @@ impl<'a> Screen<'a> {
                         .paint_err(Paint::Faint, &format!("({})", one_line(text))),
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Who keeps the reply from coming because he stands still, and what helps.
+    fn show_who_stands_still(&mut self) -> Outcome<()> {
+        let now = standstill::in_the_way(&self.workspace.service_dir(), &self.dir);
+        for one in self.standstill.news(now) {
+            self.wipe_prompt()?;
+            self.stream.end_line()?;
+            let words = format!("({})", one.to_line());
+            let words = self.cx.report.paint_err(Paint::Faint, &words);
+            self.cx.report.note(&words);
         }
         Ok(())
     }

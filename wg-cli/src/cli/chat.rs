@@ -166,10 +166,18 @@ pub(super) fn table(report: &Report, rows: &[ChatRow]) -> String {
         ]);
     }
     let word = |cell: &str| ChatState::parse(cell.split_once(':').map_or(cell, |(word, _)| word));
-    table.to_text(|column, cell| match (column, word(cell)) {
+    let mut text = table.to_text(|column, cell| match (column, word(cell)) {
         (1, Some(state)) => report.paint(mood(state), cell),
         _ => cell.to_owned(),
-    })
+    });
+    // Below, where nothing of it is cut.
+    for row in rows {
+        for one in &row.stands_still {
+            let line = format!("{}: {}\n", ChatId(row.chat_id), one.to_line());
+            text.push_str(&report.paint(Paint::Bad, &line));
+        }
+    }
+    text
 }
 
 /// How well a chat in this state is.

@@ -49,7 +49,7 @@ pub(super) fn ask(
     exchanges: Exchanges,
 ) -> Outcome {
     let patience = patience.begun();
-    let in_time = |failure| too_late(chat, patience, failure);
+    let in_time = |failure| too_late(&chat.to_string(), patience, failure);
     let options = SendOptions {
         request_id: None,
         durability: Durability::Sync,
@@ -98,11 +98,11 @@ pub(super) fn ask(
 }
 
 /// Who has no time left is told so, and what took it.
-fn too_late(chat: ChatId, patience: Patience, failure: Failure) -> Failure {
+pub(super) fn too_late(whom: &str, patience: Patience, failure: Failure) -> Failure {
     if patience.is_over() && matches!(failure.code, ExitCode::Held | ExitCode::Unavailable) {
         Failure::new(
             ExitCode::TimedOut,
-            format!("{chat} could not be asked in time"),
+            format!("{whom} could not be asked in time"),
         )
         .caused_by(failure)
     } else {

@@ -39,6 +39,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
         Ok(found) => findings.extend(found),
         Err(failure) => findings.push(unreadable("service", &failure)),
     }
+    findings.extend(processes::service_stands_still(&workspace));
     findings.extend(processes::stale_socket(&workspace, fix));
     findings.extend(processes::left_behind(&workspace, fix));
     findings.extend(processes::stray_groups(&workspace, fix));
@@ -69,6 +70,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
             Failure::from(error).to_string(),
         )),
     }
+    findings.extend(processes::stand_still(&workspace));
     findings.extend(set_aside(&workspace));
     match check::findings(cx, &workspace, fix) {
         Ok(found) => findings.extend(found),

@@ -21,6 +21,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
 use crate::ops::{self, Ended, ServiceStatus};
+use crate::patience::Patience;
 use crate::report::Paint;
 use crate::store::config::Config;
 use crate::store::workspace::Workspace;
@@ -118,6 +119,7 @@ fn start(cx: &Context<'_>, args: &Start) -> Outcome {
         &StartOptions {
             max_agents: args.max_agents,
         },
+        Patience::Forever,
     )?;
     tell_started(cx, &started)?;
     Ok(ExitCode::Ok)
@@ -264,6 +266,7 @@ fn restart(cx: &Context<'_>, args: &Start) -> Outcome {
         &StartOptions {
             max_agents: args.max_agents,
         },
+        Patience::Forever,
     )?;
     let summary = Restarted {
         stopped_pid: stopped.pid,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use session_lock::{
-    Freed, Held, HeldReason, Holder, Inspection, TakenOver, TakeoverPolicy, Unproven, WaitError,
+    Freed, Held, HeldReason, Holder, Inspection, Liveness, TakenOver, TakeoverPolicy, Unproven,
+    WaitError,
 };
 
 use self::target::Target;
@@ -23,6 +24,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ops::{self, Caller};
 use crate::patience::Patience;
+use crate::standstill::Standstill;
 use crate::store::workspace::Workspace;
 
 pub(super) fn run(cx: &Context<'_>, command: SessionCommand) -> Outcome {
@@ -46,6 +48,8 @@ struct HolderView {
     since: String,
     generation: Option<u64>,
     uid: Option<u32>,
+    /// Whether it stands still, and what lets it go on.
+    stands_still: Option<Standstill>,
 }
 
 impl HolderView {
@@ -58,6 +62,7 @@ impl HolderView {
             uid: std::fs::metadata(format!("/proc/{}", heirs.pid))
                 .ok()
                 .map(|process| process.uid()),
+            stands_still: Standstill::of(heirs.pid),
             ..Self::of(&heirs.left_by)
         }
     }
@@ -69,7 +74,24 @@ impl HolderView {
             since: holder.since.clone(),
             generation: holder.generation(),
             uid: holder.uid(),
+            stands_still: None,
         }
+    }
+
+    /// As [`HolderView::of`], for one whose lock was just looked at.
+    fn of_held(held: &Held) -> Option<Self> {
+        let holder = held.holder.as_ref()?;
+        let is_here = held.liveness == Some(Liveness::Alive);
+        Some(Self {
+            stands_still: is_here.then(|| Standstill::of(holder.pid)).flatten(),
+            ..Self::of(holder)
+        })
+    }
+
+    /// That it stands still, and what helps, for the end of a sentence.
+    fn standing_still(&self) -> String {
+        let line = self.stands_still.as_ref().map(Standstill::to_line);
+        line.map(|line| format!("; {line}")).unwrap_or_default()
     }
 
     /// `pid 4711 (chat-nex) since 2 h ago`.
@@ -111,7 +133,7 @@ impl SessionView {
                 heirs = Heirs::of(&held);
                 let holder = match &heirs {
                     Some(heirs) => Some(HolderView::heir(heirs)),
-                    None => held.holder.as_ref().and_then(view),
+                    None => HolderView::of_held(&held),
                 };
                 ("held", holder, reason)
             }
@@ -148,6 +170,13 @@ impl SessionView {
         })
     }
 
+    fn standing_still(&self) -> String {
+        self.holder
+            .as_ref()
+            .map(HolderView::standing_still)
+            .unwrap_or_default()
+    }
+
     fn to_text(&self, now: Timestamp) -> String {
         let who = self
             .holder
@@ -159,13 +188,10 @@ impl SessionView {
             .unwrap_or_default();
         match self.state {
             "held" => format!(
-                "{}: held by{}",
+                "{}: held by{}{}",
                 self.session,
-                if who.is_empty() {
-                    " somebody".to_owned()
-                } else {
-                    who
-                }
+                if who.is_empty() { " somebody" } else { &who },
+                self.standing_still()
             ),
             "stale" => format!("{}: free; its last holder{who} is gone", self.session),
             "corrupt" => format!(
@@ -233,7 +259,13 @@ fn list(cx: &Context<'_>) -> Outcome {
                 .unwrap_or_default();
             table.row(&[view.session.clone(), view.state.to_owned(), holder, dir]);
         }
-        table.to_text(|_, cell| cell.to_owned())
+        let mut text = table.to_text(|_, cell| cell.to_owned());
+        for view in &views.sessions {
+            if let Some(one) = view.holder.as_ref().and_then(|it| it.stands_still.as_ref()) {
+                text.extend([view.session.as_str(), ": ", &one.to_line(), "\n"]);
+            }
+        }
+        text
     })?;
     Ok(ExitCode::Ok)
 }
@@ -260,7 +292,6 @@ struct Handover {
 impl Handover {
     fn of(target: &Target, held: Option<&Held>) -> Self {
         let heirs = held.and_then(Heirs::of);
-        let holder = held.and_then(|held| held.holder.as_ref());
         Self {
             session: target.name.clone(),
             chat_id: target.chat.map(|chat| chat.0),
@@ -269,7 +300,7 @@ impl Handover {
             holder: heirs
                 .as_ref()
                 .map(HolderView::heir)
-                .or_else(|| holder.map(HolderView::of)),
+                .or_else(|| held.and_then(HolderView::of_held)),
             left_by: heirs.map(|heirs| HolderView::of(&heirs.left_by)),
             free: true,
             taken_by: None,
@@ -313,11 +344,12 @@ fn told(cx: &Context<'_>, target: &Target) -> Outcome<Option<Held>> {
         cx.report.note(&format!(
             "{name}: held by {heirs}; nobody can be asked to leave (wg session takeover {name} ends what was left)"
         ));
-    } else if let Some(holder) = &held.holder {
+    } else if let Some(holder) = HolderView::of_held(&held) {
         cx.report.note(&format!(
-            "{name}: held by {}; {}",
-            HolderView::of(holder).to_text(clock::now()),
-            held.reason
+            "{name}: held by {}; {}{}",
+            holder.to_text(clock::now()),
+            held.reason,
+            holder.standing_still()
         ));
     }
     Ok(Some(held))
@@ -328,7 +360,7 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The service must not take back at once what is released to a person, who waits for it no longer than for the session.
 fn let_the_service_hold_off(workspace: &Workspace, target: &Target, wait: Duration) -> Outcome<()> {
-    let patience = Patience::For(wait.max(SHORTEST_WAIT));
+    let patience = Patience::For(wait.max(SHORTEST_WAIT)).begun();
     match target.chat {
         Some(chat) => ops::hold_off(workspace, chat, &Caller::from_env(), patience),
         None => Ok(()),
@@ -376,6 +408,12 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
     if handover.free || (args.wait == Duration::ZERO && handover.left_by.is_none()) {
         return Ok(ExitCode::Ok);
     }
+    // Once more: it may have been stopped meanwhile, or have gone on.
+    let standing_still = if let Inspection::Held(held) = look(&target)? {
+        HolderView::of_held(&held).map(|holder| holder.standing_still())
+    } else {
+        None
+    };
     let by = handover
         .taken_by
         .as_ref()
@@ -383,7 +421,12 @@ fn release(cx: &Context<'_>, args: &Release) -> Outcome {
         .map(|holder| format!(" by {}", holder.to_text(now)));
     Err(Failure::new(
         ExitCode::Held,
-        format!("{} is still held{}", target.name, by.unwrap_or_default()),
+        format!(
+            "{} is still held{}{}",
+            target.name,
+            by.unwrap_or_default(),
+            standing_still.unwrap_or_default()
+        ),
     )
     .with_cure(format!(
         "wait longer with --wait, or: {}",

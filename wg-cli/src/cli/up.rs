@@ -25,21 +25,26 @@ pub(super) fn run(cx: &Context<'_>, up: &Up) -> Outcome {
     // A message that cannot be sent must not leave a service behind.
     let message = up.message.as_deref().map(input::message).transpose()?;
     let patience = up.timeout.map_or(Patience::Forever, Patience::For);
+    let begun = patience.begun();
     let workspace = find_or_make(cx)?;
-    start_if_needed(cx, &workspace, up.agent.as_deref())?;
-    let chat = choose_or_make(cx, &workspace, up.agent.as_deref(), patience)?;
+    let chat = start_if_needed(cx, &workspace, up.agent.as_deref(), begun)
+        .and_then(|()| choose_or_make(cx, &workspace, up.agent.as_deref(), begun))
+        .map_err(|failure| conversation::too_late("the service", begun, failure))?;
     match message {
-        Some(message) => {
-            conversation::ask(cx, &workspace, chat, &message, patience, Exchanges::One)
-        }
+        Some(message) => conversation::ask(cx, &workspace, chat, &message, begun, Exchanges::One),
         None if input::is_terminal() => attach::run(cx, &workspace, chat),
         None => answer_lines(cx, &workspace, chat, patience),
     }
 }
 
 /// A service that answers is not asked to start, whatever its settings look like by now.
-fn start_if_needed(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>) -> Outcome<()> {
-    match Client::connect(workspace) {
+fn start_if_needed(
+    cx: &Context<'_>,
+    workspace: &Workspace,
+    agent: Option<&str>,
+    patience: Patience,
+) -> Outcome<()> {
+    match Client::connect_within(workspace, patience) {
         Ok(_) => return Ok(()),
         Err(ConnectError::NotRunning) => {}
         Err(error) => return Err(error.into()),
@@ -48,7 +53,7 @@ fn start_if_needed(cx: &Context<'_>, workspace: &Workspace, agent: Option<&str>)
     if let Some(agent) = agent {
         AgentSpec::named(&Config::load(workspace)?, agent)?;
     }
-    let started = start::start(workspace, &StartOptions { max_agents: None })?;
+    let started = start::start(workspace, &StartOptions { max_agents: None }, patience)?;
     if !started.already {
         cx.report
             .note(&format!("started the service (pid {})", started.pid));
@@ -134,14 +139,13 @@ fn choose_or_make(
     agent: Option<&str>,
     patience: Patience,
 ) -> Outcome<ChatId> {
-    if let Some(chat) = newest_that_fits(workspace, agent)? {
+    if let Some(chat) = newest_that_fits(workspace, agent, patience)? {
         return Ok(chat);
     }
     // Of several `wg up` that found none, one makes it and the others find it at their second look.
-    let patience = patience.begun();
     let side_file = workspace.ensure_service_dir()?.join("up.lock");
     let turn = SideLock::acquire_within(&side_file, patience.at_most(CALL_PATIENCE))?;
-    if let Some(chat) = newest_that_fits(workspace, agent)? {
+    if let Some(chat) = newest_that_fits(workspace, agent, patience)? {
         return Ok(chat);
     }
     let request = NewChatRequest {
@@ -154,8 +158,12 @@ fn choose_or_make(
     Ok(ChatId(made.chat_id))
 }
 
-fn newest_that_fits(workspace: &Workspace, agent: Option<&str>) -> Outcome<Option<ChatId>> {
-    let rows = ops::list_chats(workspace, false)?;
+fn newest_that_fits(
+    workspace: &Workspace,
+    agent: Option<&str>,
+    patience: Patience,
+) -> Outcome<Option<ChatId>> {
+    let rows = ops::list_all_chats_within(workspace, patience.at_most(CALL_PATIENCE))?;
     let fits =
         |row: &&ChatRow| would_answer(row.state) && agent.is_none_or(|agent| row.agent == agent);
     let newest = rows.iter().filter(fits).max_by_key(|row| row.chat_id);

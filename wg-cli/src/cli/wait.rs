@@ -20,6 +20,7 @@ use crate::names::{ChatState, EventKind};
 use crate::ops;
 use crate::patience::Patience;
 use crate::report::one_line;
+use crate::standstill::{self, Standstill, Told};
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Message, Side, Tail};
 use crate::store::resolve;
@@ -31,6 +32,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the service may take to say what a chat is doing, where the verb itself has more time than that.
 const SAID_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether somebody who keeps the reply from coming stands still.
+pub(super) const LOOK_FOR_STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long the service may take to judge the end of a handler before the verb leaves without knowing.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
@@ -49,6 +53,8 @@ pub(super) struct ReplyWatch<'a> {
     service: DirWatch,
     events: Follower,
     service_was_up: bool,
+    /// Who was said to stand still.
+    standstill: Told,
     /// Something may be over, and the service could not say whether it is.
     unsure: bool,
     /// Since when no service was seen.
@@ -75,6 +81,7 @@ impl<'a> ReplyWatch<'a> {
             service,
             events: Follower::new(&workspace.events_path()),
             service_was_up: workspace.state_path().exists(),
+            standstill: Told::default(),
             unsure: false,
             down_since: None,
         };
@@ -157,8 +164,10 @@ impl<'a> ReplyWatch<'a> {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> Outcome<()> {
-        let ask_again = self.unsure.then(|| clock::steady() + ASK_AGAIN);
-        let until = deadline.into_iter().chain(ask_again).min();
+        let now = clock::steady();
+        let ask_again = self.unsure.then(|| now + ASK_AGAIN);
+        let look_at = Some(now + LOOK_FOR_STANDSTILL);
+        let until = deadline.into_iter().chain(ask_again).chain(look_at).min();
         let also: Vec<_> = self.service.fd().into_iter().collect();
         match self
             .session
@@ -167,17 +176,31 @@ impl<'a> ReplyWatch<'a> {
         {
             Woke::Ready(_) => self.service.drain(),
             Woke::Changed => {}
-            Woke::Deadline if until != deadline => {}
+            Woke::Deadline if until != deadline => {
+                for one in self.standstill.news(self.in_the_way()) {
+                    self.cx
+                        .report
+                        .note(&format!("{}: {}", self.chat, one.to_line()));
+                }
+            }
             Woke::Deadline => {
                 let chat = self.chat;
+                let (because, cure) = match self.in_the_way().first() {
+                    Some(one) => (format!(": {}", one.text), one.advice()),
+                    None => (String::new(), format!("wg why {chat}")),
+                };
                 return Err(Failure::new(
                     ExitCode::TimedOut,
-                    format!("{chat} has not answered in time; the message stays accepted"),
+                    format!("{chat} has not answered in time{because}; the message stays accepted"),
                 )
-                .with_cure(format!("wg why {chat}; wg chat read {chat}")));
+                .with_cure(format!("{cure}; wg chat read {chat}")));
             }
         }
         Ok(())
+    }
+
+    fn in_the_way(&self) -> Vec<Standstill> {
+        standstill::in_the_way(&self.workspace.service_dir(), &self.dir)
     }
 
     fn new_events(&mut self) -> Outcome<Vec<String>> {

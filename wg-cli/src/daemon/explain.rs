@@ -15,7 +15,7 @@ use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
 use crate::notices::wall;
 use crate::ops::ChatRow;
-use crate::process_signal;
+use crate::standstill::{self, Standstill};
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
 use crate::store::graph::{ChatId, ChatTask};
@@ -96,7 +96,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
         consumers,
         is_needed: wanted || unread > 0 || consumers > 0,
         holder_cwd: holder.as_ref().and_then(Seen::cwd),
-        stopped: stopped(pid, holder.as_ref()),
+        stand_still: stand_still(pid, holder.as_ref(), unread),
         holder,
         pid,
         // The service ends it, or does not know of it.
@@ -117,6 +117,8 @@ pub(super) fn row(
     let task = daemon.chats.lock().get(&chat)?.task.clone();
     let state = daemon.state_with(chat, machine);
     let pid = machine.and_then(State::process).map(|(pid, _)| pid);
+    let holder = dir.and_then(|dir| other_holder(dir, pid));
+    let unread = dir.map_or(0, |dir| daemon.unread(chat, dir));
     Some(ChatRow {
         chat_id: chat.0,
         task_id: task.task_id.clone(),
@@ -126,11 +128,10 @@ pub(super) fn row(
         waits_for: daemon.turns.waits_for(chat),
         since: machine.map(since),
         pid,
-        unread: dir.map_or(0, |dir| daemon.unread(chat, dir)),
+        unread,
         consumers: daemon.consumers(chat, dir),
-        holder: dir
-            .and_then(|dir| other_holder(dir, pid))
-            .map(|seen| seen.holder),
+        stands_still: stand_still(pid, holder.as_ref(), unread),
+        holder: holder.map(|seen| seen.holder),
         control_group: pid.is_some_and(|pid| daemon.groups.have(pid)),
         agent: agent_name(&daemon.config(), &task),
         task_status: task.status,
@@ -169,12 +170,21 @@ pub(super) fn next_at(machine: Option<&supervisor::Explanation>) -> Option<Times
     machine.and_then(|machine| machine.next_at).map(wall)
 }
 
-/// Whoever serves a chat, its handler or else somebody here, if a signal has stopped that one.
-pub(super) fn stopped(handler: Option<u32>, holder: Option<&Seen>) -> Option<u32> {
+/// Who stands still of those who serve a chat: its handler, somebody else here who has the session, and in a turn whatever is below the
+/// handler.
+pub(super) fn stand_still(
+    handler: Option<u32>,
+    holder: Option<&Seen>,
+    unread: usize,
+) -> Vec<Standstill> {
     let holder = holder.filter(|seen| seen.is_of_here());
-    handler
-        .or(holder.map(|seen| seen.holder.pid))
-        .filter(|pid| process_signal::is_stopped(*pid))
+    let holder = holder.and_then(|seen| Standstill::of(seen.holder.pid));
+    let served = match handler {
+        Some(handler) if unread > 0 => standstill::of_tree(handler),
+        Some(handler) => Standstill::of(handler).into_iter().collect(),
+        None => Vec::new(),
+    };
+    served.into_iter().chain(holder).collect()
 }
 
 /// Why the graph keeps this chat from being started, if it does.

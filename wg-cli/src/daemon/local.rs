@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::down::Down;
 use super::explain;
-use super::groups::{Groups, Left};
+use super::groups::{self, Groups, Left};
 use super::holder::{self, Seen};
 use super::purge::AllEnded;
 use super::run::{Ending, lock_service};
@@ -19,6 +19,7 @@ use crate::chat::{Happened, Wish};
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::ConnectError;
 use crate::ipc::client::CALL_PATIENCE;
 use crate::ipc::protocol::NewChatRequest;
 use crate::names::ChatState;
@@ -27,6 +28,7 @@ use crate::ops::{
 };
 use crate::presence;
 use crate::process_signal::{self, Signal};
+use crate::standstill;
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
@@ -406,6 +408,7 @@ pub fn list_chats(workspace: &Workspace) -> Result<Vec<ChatRow>, Failure> {
         let record = ChatRecord::load(workspace, chat).unwrap_or_default();
         let dir = resolve::session_dir(workspace, chat, Make::No).ok();
         let down = Down::look(workspace, &policy, &task, &record, dir.as_deref());
+        let unread = explain::unread(workspace, chat);
         rows.push(ChatRow {
             chat_id: chat.0,
             task_id: task.task_id.clone(),
@@ -415,8 +418,9 @@ pub fn list_chats(workspace: &Workspace) -> Result<Vec<ChatRow>, Failure> {
             waits_for: None,
             since: down.since,
             pid: down.handler,
-            unread: explain::unread(workspace, chat),
+            unread,
             consumers: dir.as_deref().map_or(0, presence::count),
+            stands_still: explain::stand_still(down.handler, down.holder.as_ref(), unread),
             holder: down.holder.map(|seen| seen.holder),
             control_group: down.handler.is_some_and(|pid| groups.have(pid)),
             agent: explain::agent_name(&config, &task),
@@ -459,7 +463,7 @@ pub fn explain(workspace: &Workspace, chat: ChatId) -> Result<Explanation, Failu
         consumers,
         is_needed: unread > 0 || consumers > 0,
         holder_cwd: down.holder.as_ref().and_then(Seen::cwd),
-        stopped: explain::stopped(down.handler, down.holder.as_ref()),
+        stand_still: explain::stand_still(down.handler, down.holder.as_ref(), unread),
         holder: down.holder,
         pid: down.handler,
         left_over: down.left_over,
@@ -528,11 +532,14 @@ fn embedded<T>(
     let lock = match lock_service(workspace)? {
         Ok(lock) => lock,
         Err(pid) => {
-            return Err(Failure::new(
-                ExitCode::Held,
-                format!("the service is starting or stopping (PID {pid})"),
-            )
-            .with_cure("try again"));
+            return Err(match standstill::of_service(&workspace.service_dir()) {
+                Some(daemon) => ConnectError::StandsStill(daemon).into(),
+                None => Failure::new(
+                    ExitCode::Held,
+                    format!("the service is starting or stopping (PID {pid})"),
+                )
+                .with_cure("try again"),
+            });
         }
     };
     let (daemon, controls) = Daemon::assemble(workspace, Config::load(workspace)?)?;
@@ -549,11 +556,12 @@ fn embedded<T>(
 }
 
 /// Ends every handler that an earlier daemon left, with everything below it; returns how many processes that were, and who outlived it.
+/// The control groups of dead handlers that are empty go, too.
 ///
 /// # Errors
 ///
 /// The workspace cannot be read, or something could not be ended.
-pub fn end_handlers(workspace: &Workspace) -> Result<AllEnded, Failure> {
+pub(super) fn end_handlers(workspace: &Workspace, ending: Ending) -> Result<AllEnded, Failure> {
     let (all, _) = supervisor::tree::carriers(&reap::marker(workspace, None)).map_err(|e| {
         Failure::new(ExitCode::System, "failed to look at the processes").caused_by(e)
     })?;
@@ -573,8 +581,14 @@ pub fn end_handlers(workspace: &Workspace) -> Result<AllEnded, Failure> {
             spawns.any(|spawn| Left::of(spawn, None).is_some())
         })
     };
-    if all.is_empty() && !held() && !grouped() {
+    let left_groups = || !groups::strays(workspace).is_empty();
+    if all.is_empty() && !held() && !grouped() && !left_groups() {
         return Ok(AllEnded::default());
     }
-    embedded(workspace, Daemon::end_all)
+    embedded(workspace, |daemon| {
+        daemon
+            .hurried
+            .store(ending == Ending::Force, Ordering::SeqCst);
+        daemon.end_all()
+    })
 }

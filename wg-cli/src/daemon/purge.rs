@@ -7,6 +7,7 @@ mod mark;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use supervisor::tree::Process;
 use supervisor::{Adopted, Completion};
@@ -298,10 +299,15 @@ impl Daemon {
             .filter(|(_, entry)| entry.handler.is_some())
             .map(|(chat, _)| *chat)
             .collect();
-        let stops: Vec<Completion> = chats
-            .iter()
-            .map(|chat| self.driver().stop(unit_of(*chat)))
-            .collect();
+        let is_hurried = self.hurried.load(Ordering::SeqCst);
+        let begin = |chat: &ChatId| {
+            if is_hurried {
+                self.driver().kill(unit_of(*chat))
+            } else {
+                self.driver().stop(unit_of(*chat))
+            }
+        };
+        let stops: Vec<Completion> = chats.iter().map(begin).collect();
         let mut ended = Ended::default();
         let mut survivors = Vec::new();
         for (chat, stop) in chats.iter().zip(stops) {
@@ -361,7 +367,7 @@ impl Daemon {
 
 /// What came of ending every handler.
 #[derive(Debug, Default)]
-pub struct AllEnded {
+pub(super) struct AllEnded {
     /// Who was ended.
     pub ended: Ended,
     /// Those that are still there: `pid (name)`.

@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::{Client, ConnectError};
+use crate::patience::Patience;
+use crate::standstill::{self, LOOK_EVERY};
 use crate::store::watch::DirWatch;
 use crate::store::workspace::Workspace;
 
@@ -51,8 +53,12 @@ pub struct Started {
 ///
 /// # Errors
 ///
-/// The daemon's own words where it could not start, with its code.
-pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, Failure> {
+/// The daemon's own words where it could not start, with its code; [`ExitCode::TimedOut`] where it did not start within the patience.
+pub fn start(
+    workspace: &Workspace,
+    options: &StartOptions,
+    patience: Patience,
+) -> Result<Started, Failure> {
     workspace.check_owner()?;
     let service = workspace.ensure_service_dir()?;
     let socket = workspace.socket_path()?;
@@ -62,7 +68,7 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
         socket: socket.clone(),
         log: workspace.daemon_log_path(),
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience.at_most(PATIENCE);
     loop {
         let found = session_lock::inspect(&service)
             .ok()
@@ -70,7 +76,7 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
         let (pid, already) = match found.as_ref().and_then(|found| found.holder()) {
             // The record may still be in the making: the daemon itself knows best who it is.
             Some(holder) => (holder.pid, true),
-            None => spawn(workspace, options)?,
+            None => spawn(workspace, options, until)?,
         };
         if !already {
             return Ok(running(pid, false));
@@ -91,7 +97,11 @@ pub fn start(workspace: &Workspace, options: &StartOptions) -> Result<Started, F
 }
 
 /// Starts a daemon and waits for its first word: its process, or the one that was there before it, and whether it was.
-fn spawn(workspace: &Workspace, options: &StartOptions) -> Result<(u32, bool), Failure> {
+fn spawn(
+    workspace: &Workspace,
+    options: &StartOptions,
+    until: Instant,
+) -> Result<(u32, bool), Failure> {
     let mut command = Command::new(crate::self_exe());
     command
         .arg0("wg")
@@ -128,11 +138,14 @@ fn spawn(workspace: &Workspace, options: &StartOptions) -> Result<(u32, bool), F
         ));
     };
     let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
     let silent = loop {
-        match poll(&mut fds, timeout) {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = PollTimeout::try_from(left.min(LOOK_EVERY)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, wait) {
             Err(nix::errno::Errno::EINTR) => {}
-            Ok(n) => break n == 0,
+            Ok(0) if left.is_zero() => break true,
+            Ok(0) => stands_still(child.id())?,
+            Ok(_) => break false,
             Err(e) => {
                 return Err(
                     Failure::new(ExitCode::System, "failed to wait for the daemon").caused_by(e),
@@ -167,11 +180,25 @@ fn spawn(workspace: &Workspace, options: &StartOptions) -> Result<(u32, bool), F
             error.to_owned(),
         ));
     }
+    if silent {
+        return Err(
+            Failure::new(ExitCode::TimedOut, "the service is not ready yet")
+                .with_cure("wg service status says whether it is"),
+        );
+    }
     Err(Failure::new(
         ExitCode::System,
         "the daemon ended, or hangs, before it was ready",
     )
     .with_cure(format!("look at {}", workspace.daemon_log_path().display())))
+}
+
+/// A daemon that is stopped before it is ready says nothing more.
+fn stands_still(daemon: u32) -> Result<(), Failure> {
+    match standstill::of_service_process(daemon) {
+        Some(daemon) => Err(ConnectError::StandsStill(daemon).into()),
+        None => Ok(()),
+    }
 }
 
 /// The daemon has said its last word, so its end is near.
@@ -197,7 +224,7 @@ fn await_answer(workspace: &Workspace, until: Instant) -> Result<Awaited, Failur
         .map_or_else(|| workspace.service_dir(), std::path::Path::to_path_buf);
     let mut watch = DirWatch::new(&dir)?;
     loop {
-        match Client::connect(workspace) {
+        match Client::connect_within(workspace, Patience::Until(until)) {
             Ok(client) => return Ok(Awaited::Answer(client.daemon_pid())),
             Err(ConnectError::NotRunning) => {}
             Err(e) => return Err(e.into()),

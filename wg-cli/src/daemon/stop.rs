@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use session_lock::ProcessIdentity;
+use session_lock::{PidWatch, ProcessIdentity};
 
 use super::local;
 use super::older::{self, OlderDaemon};
 use super::purge::AllEnded;
+use super::run::{Ending, lock_service};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::client::is_out_of_time;
 use crate::ipc::{CallError, Client, ConnectError, Request};
 use crate::ops::Ended;
 use crate::process_signal::{self, Signal};
+use crate::standstill::{self, LOOK_EVERY, Standstill};
 use crate::store::service_state::ServiceState;
 use crate::store::workspace::Workspace;
 
@@ -83,7 +85,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
     };
     // Nobody to watch means that it is gone by now; one that cannot be watched is not.
     let watch = match holder.identity() {
-        Some(identity) => session_lock::PidWatch::of(identity).map_err(|e| {
+        Some(identity) => PidWatch::of(identity).map_err(|e| {
             Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)
         })?,
         None => None,
@@ -93,7 +95,7 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         pid: Some(holder.pid),
         ..Stopped::default()
     };
-    let deaf;
+    let mut hears;
     match Client::connect(workspace) {
         Ok(mut client) => {
             let request = Request::Shutdown {
@@ -101,15 +103,16 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
                 keep_handlers: options.keep_handlers,
             };
             let patience = if options.force { FORCED } else { PATIENCE };
-            deaf = stopped.ask(&mut client, &request, patience, options.force)?;
+            hears = stopped.ask(&mut client, &request, patience, options.force)?;
         }
+        Err(ConnectError::StandsStill(_)) if options.force => hears = Hears::NoSignal,
         // It holds its lock and does not listen: it is starting, ending, or stuck. One that listens and does not answer is only
         // ended by force.
         Err(error)
             if matches!(error, ConnectError::NotRunning)
                 || options.force && matches!(error, ConnectError::Deaf) =>
         {
-            deaf = true;
+            hears = Hears::SignalsAlone;
             let signal = if options.keep_handlers {
                 Signal::USR1
             } else {
@@ -129,25 +132,25 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
         }
         Err(e) => return Err(e.into()),
     }
-    let patience = patience_for_the_end(deaf && options.force, stopped.ended);
-    let gone_within = |patience: Duration| match &watch {
-        Some(watch) => watch
-            .wait(Instant::now() + patience)
-            .map_err(|e| Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e)),
-        None => Ok(true),
-    };
-    if gone_within(patience)? {
+    let patience = patience_for_the_end(hears, options.force, stopped.ended);
+    let Some(watch) = &watch else {
         return Ok(stopped);
+    };
+    match wait_for_the_end(watch, holder.pid, patience)? {
+        End::Gone => return Ok(stopped),
+        End::StandsStill(_) if options.force => hears = Hears::NoSignal,
+        End::StandsStill(daemon) => return Err(ConnectError::StandsStill(daemon).into()),
+        End::TooLate => {}
     }
-    if deaf
+    if hears != Hears::Requests
         && options.force
         && let Some(identity) = holder.identity()
     {
-        // A process that was stopped takes no other signal.
         signal_daemon(identity, Signal::KILL)?;
-        if gone_within(DEAF)? {
+        let unseen = |e| Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e);
+        if watch.wait(Instant::now() + DEAF).map_err(unseen)? {
             if !options.keep_handlers {
-                let left = local::end_handlers(workspace)?;
+                let left = local::end_handlers(workspace, Ending::Force)?;
                 stopped.ended = left.ended;
                 stopped.survivors = left.survivors;
             }
@@ -162,14 +165,57 @@ pub fn stop(workspace: &Workspace, options: StopOptions) -> Result<Stopped, Fail
     .with_cure("wg service stop --force, or kill it: its handlers are adopted by the next one"))
 }
 
+/// What came of a daemon that is to end.
+enum End {
+    Gone,
+    /// It was stopped meanwhile.
+    StandsStill(Standstill),
+    /// It is still at it.
+    TooLate,
+}
+
+/// Waits until it is gone.
+fn wait_for_the_end(watch: &PidWatch, daemon: u32, patience: Duration) -> Result<End, Failure> {
+    let until = Instant::now() + patience;
+    let mut stood_still = false;
+    loop {
+        let look_at = until.min(Instant::now() + LOOK_EVERY);
+        let gone = watch
+            .wait(look_at)
+            .map_err(|e| Failure::new(ExitCode::System, "failed to watch the daemon").caused_by(e));
+        if gone? {
+            return Ok(End::Gone);
+        }
+        if Instant::now() >= until {
+            return Ok(End::TooLate);
+        }
+        let stands_still = standstill::of_service_process(daemon);
+        match stands_still {
+            Some(daemon) if stood_still => return Ok(End::StandsStill(daemon)),
+            Some(_) => stood_still = true,
+            None => stood_still = false,
+        }
+    }
+}
+
+/// What a daemon that is to end can hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    /// It was asked, and answered.
+    Requests,
+    /// It does not answer, and may heed a polite signal.
+    SignalsAlone,
+    /// It stands still: of all signals only the last has an effect.
+    NoSignal,
+}
+
 /// How long a daemon may take to be gone. Who had somebody to end, handler or not, is on its way.
-fn patience_for_the_end(is_forced: bool, ended: Ended) -> Duration {
-    if is_forced {
-        DEAF_BY_FORCE
-    } else if ended == Ended::default() {
-        DEAF
-    } else {
-        PATIENCE
+fn patience_for_the_end(hears: Hears, is_forced: bool, ended: Ended) -> Duration {
+    match hears {
+        Hears::NoSignal => Duration::ZERO,
+        Hears::SignalsAlone if is_forced => DEAF_BY_FORCE,
+        Hears::Requests | Hears::SignalsAlone if ended == Ended::default() => DEAF,
+        Hears::Requests | Hears::SignalsAlone => PATIENCE,
     }
 }
 
@@ -196,7 +242,12 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
     let left = if options.keep_handlers {
         AllEnded::default()
     } else {
-        local::end_handlers(workspace)?
+        let ending = if options.force {
+            Ending::Force
+        } else {
+            Ending::Stop
+        };
+        local::end_handlers(workspace, ending)?
     };
     remove_state_of_the_dead(workspace)?;
     Ok(Stopped {
@@ -209,21 +260,26 @@ fn stop_without_daemon(workspace: &Workspace, options: StopOptions) -> Result<St
 }
 
 impl Stopped {
-    /// Asks the daemon to end and takes over what it tells. Returns whether it is to be ended from outside: it listens and does not get
-    /// on with it, because something in it hangs.
+    /// Asks the daemon to end and takes over what it tells. Returns what it hears: one that listens and does not get on with it, because
+    /// something in it hangs or because it was stopped meanwhile, is to be ended from outside.
     fn ask(
         &mut self,
         client: &mut Client,
         request: &Request,
         patience: Duration,
         force: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Hears, Failure> {
         match client.call_within(request, patience) {
-            Ok(said) => self.take(&said),
-            Err(CallError::Broken(error)) if force && is_out_of_time(&error) => return Ok(true),
-            Err(error) => return Err(error.into()),
+            Ok(said) => {
+                self.take(&said);
+                Ok(Hears::Requests)
+            }
+            Err(CallError::Broken(error)) if force && is_out_of_time(&error) => {
+                Ok(Hears::SignalsAlone)
+            }
+            Err(CallError::StandsStill(_)) if force => Ok(Hears::NoSignal),
+            Err(error) => Err(error.into()),
         }
-        Ok(false)
     }
 
     /// Takes over what the daemon told of its end.
@@ -265,12 +321,19 @@ fn signal_daemon(identity: &ProcessIdentity, signal: Signal) -> Result<(), Failu
         .map_err(|e| Failure::new(ExitCode::System, "failed to signal the daemon").caused_by(e))
 }
 
-/// A daemon that was killed leaves its state behind.
+/// A daemon that was killed leaves its state and its socket behind.
 fn remove_state_of_the_dead(workspace: &Workspace) -> Result<(), Failure> {
     if let Ok(Some(state)) = ServiceState::read(workspace)
         && !state.is_alive()
     {
         state.remove(workspace)?;
+        // Whoever has the lock makes its own.
+        if let Ok(lock) = lock_service(workspace)? {
+            if let Err(error) = std::fs::remove_file(workspace.socket_path()?) {
+                log::debug!("the socket was gone: {error}");
+            }
+            drop(lock);
+        }
     }
     Ok(())
 }
@@ -281,13 +344,23 @@ mod tests {
 
     #[test]
     fn a_daemon_that_ended_only_leftovers_has_as_much_time_as_one_that_ended_handlers() {
+        use Hears::{NoSignal, Requests, SignalsAlone};
         for (ended, patience) in [
             (Ended::of(1, 0), PATIENCE),
             (Ended::of(0, 1), PATIENCE),
             (Ended::of(0, 0), DEAF),
         ] {
-            assert_eq!(patience_for_the_end(false, ended), patience, "{ended:?}");
-            assert_eq!(patience_for_the_end(true, ended), DEAF_BY_FORCE);
+            for hears in [Requests, SignalsAlone] {
+                let found = patience_for_the_end(hears, false, ended);
+                assert_eq!(found, patience, "{hears:?}, {ended:?}");
+            }
+            // One that was asked to end at once, and says that it does, is not killed while it is at it.
+            assert_eq!(patience_for_the_end(Requests, true, ended), patience);
+            assert_eq!(
+                patience_for_the_end(SignalsAlone, true, ended),
+                DEAF_BY_FORCE
+            );
+            assert_eq!(patience_for_the_end(NoSignal, true, ended), Duration::ZERO);
         }
     }
 }

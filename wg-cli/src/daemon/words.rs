@@ -10,9 +10,10 @@ use super::holder::{Right, Seen};
 use crate::clock::{self, Timestamp};
 use crate::names::ChatState;
 use crate::notices::{account_text, park_text, pause, pause_of_the_unneeded};
+use crate::standstill::Standstill;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask};
-use crate::why::{Cure, Explanation, Fact, LastVerdict};
+use crate::why::{Cure, Explanation, Fact, LastVerdict, STOPPED};
 
 /// Everything that the words are made of.
 #[derive(Debug)]
@@ -42,8 +43,8 @@ pub(super) struct Known {
     pub(super) holder_cwd: Option<PathBuf>,
     /// Its handler.
     pub(super) pid: Option<u32>,
-    /// Whichever of the two serves the chat, if a signal has stopped it.
-    pub(super) stopped: Option<u32>,
+    /// Who stands still of those who serve it.
+    pub(super) stand_still: Vec<Standstill>,
     /// What a handler that is gone has left in its control group, beside whoever has the session.
     pub(super) left_over: Vec<Process>,
     /// What an agent with `leave_children` has running below the handler.
@@ -122,12 +123,11 @@ impl Known {
                 );
             }
         }
-        if let Some(pid) = self.stopped {
-            told.fact(
-                "stopped",
-                format!("pid {pid} was stopped by a signal and does nothing"),
-            );
-            told.can(format!("kill -CONT {pid}"), "let it go on");
+        for one in &self.stand_still {
+            told.fact(STOPPED, one.text.clone());
+            if let Some(command) = &one.cure {
+                told.can(command.clone(), "let it go on");
+            }
         }
         if let Some(pid) = self.pid {
             let reason = self
@@ -215,6 +215,27 @@ impl Known {
 
     /// The state in a few words, and what comes next.
     fn tell_of_the_state(&self, told: &mut Told) -> (String, String) {
+        let (headline, next) = self.tell_of_the_moving_state(told);
+        let is_handler = |one: &&Standstill| Some(one.pid) == self.pid;
+        match self.stand_still.iter().find(is_handler) {
+            Some(handler) => {
+                let until = format!("nothing, until pid {} goes on", handler.pid);
+                let in_a_turn = matches!(self.state, ChatState::Running | ChatState::Adopted)
+                    && self.service != Service::Down
+                    && self.unread > 0;
+                let until = if in_a_turn {
+                    format!("{until} (a turn without progress is ended at its ceiling)")
+                } else {
+                    until
+                };
+                (headline, until)
+            }
+            None => (headline, next),
+        }
+    }
+
+    /// As [`Known::tell_of_the_state`], while its handler does what it has to do.
+    fn tell_of_the_moving_state(&self, told: &mut Told) -> (String, String) {
         let chat = self.chat;
         match self.state {
             ChatState::Running | ChatState::Adopted => self.serving(told),

@@ -38,7 +38,7 @@ mod running;
 mod serve;
 mod settings;
 pub mod spawn_task;
-mod tree;
+pub(crate) mod tree;
 mod turn;
 pub mod verdict;
 mod waking;

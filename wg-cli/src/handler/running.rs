@@ -200,20 +200,24 @@ impl Running {
         }
     }
 
-    /// Sends a signal to the agent itself.
+    /// Sends a signal to the agent itself, which hears it also where it was stopped.
     pub(crate) fn signal_leader(&self, signal: Signal) {
-        if let Err(error) = named(signal).and_then(|signal| pidfd_send_signal(&self.pidfd, signal))
-        {
-            log::debug!("the agent took no signal: {error}");
+        for signal in [signal, Signal::SIGCONT] {
+            let sent = named(signal).and_then(|signal| pidfd_send_signal(&self.pidfd, signal));
+            if let Err(error) = sent {
+                log::debug!("the agent took no signal: {error}");
+            }
         }
     }
 
-    /// Sends a signal to the agent's process group.
+    /// Sends a signal to the agent's process group, as [`Running::signal_leader`] to the agent.
     pub(crate) fn signal_group(&self, signal: Signal) {
         // The leader is not reaped yet, so the group's number is still its own.
         let group = Pid::from_child(&self.child);
-        if let Err(error) = named(signal).and_then(|signal| kill_process_group(group, signal)) {
-            log::debug!("the agent's group took no signal: {error}");
+        for signal in [signal, Signal::SIGCONT] {
+            if let Err(error) = named(signal).and_then(|signal| kill_process_group(group, signal)) {
+                log::debug!("the agent's group took no signal: {error}");
+            }
         }
     }
 

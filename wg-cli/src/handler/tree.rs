@@ -22,10 +22,12 @@ use crate::lock_holders;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    parent: u32,
+    pub(crate) parent: u32,
     /// Clock ticks after boot; with the pid it names one process for ever.
     start: u64,
     zombie: bool,
+    /// Whether a signal or a debugger has stopped it.
+    pub(crate) stopped: bool,
     /// User and system time of the process and of the children that it has waited for.
     cpu_ticks: u64,
 }
@@ -49,6 +51,7 @@ fn parse_stat(pid: u32, line: &str) -> Option<Process> {
         parent: u32::try_from(number(1)?).ok()?,
         start: number(19)?,
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        stopped: matches!(*fields.first()?, "T" | "t"),
         cpu_ticks,
     })
 }

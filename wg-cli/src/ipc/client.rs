@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::protocol::{PROTOCOL_VERSION, Reply, Request};
+use super::silence::{Silence, is_only_late, reach};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::patience::Patience;
+use crate::standstill::Standstill;
 use crate::store::StoreError;
 use crate::store::workspace::Workspace;
 
@@ -38,8 +40,10 @@ const UNKNOWN_REQUEST: &str = "Invalid request: unknown variant";
 pub enum ConnectError {
     /// No daemon serves this workspace.
     NotRunning,
-    /// A daemon listens and does not greet: it was stopped, or hangs.
+    /// A daemon listens and does not greet: it hangs.
     Deaf,
+    /// A daemon has the workspace, and a signal or a debugger has stopped it.
+    StandsStill(Standstill),
     /// There is no safe place for the socket.
     Place(Failure),
     /// The socket is there and cannot be used.
@@ -56,6 +60,7 @@ impl fmt::Display for ConnectError {
         match self {
             Self::NotRunning => f.write_str("the service is not running"),
             Self::Deaf => f.write_str("the service is running and does not answer"),
+            Self::StandsStill(daemon) => f.write_str(&daemon.text),
             Self::Place(failure) => failure.fmt(f),
             Self::Io { path, .. } => write!(f, "failed to connect to `{}`", path.display()),
         }
@@ -65,7 +70,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NotRunning | Self::Deaf | Self::Place(_) => None,
+            Self::NotRunning | Self::Deaf | Self::StandsStill(_) | Self::Place(_) => None,
             Self::Io { source, .. } => Some(source),
         }
     }
@@ -78,6 +83,7 @@ impl From<ConnectError> for Failure {
         match error {
             ConnectError::NotRunning => failure,
             ConnectError::Deaf => failure.with_cure("wg service stop --force"),
+            ConnectError::StandsStill(daemon) => failure.with_cure(or_end_it(&daemon)),
             ConnectError::Place(place) => place,
             ConnectError::Io { path, source }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -97,6 +103,11 @@ impl From<ConnectError> for Failure {
     }
 }
 
+/// What a person can do about a daemon that stands still.
+fn or_end_it(daemon: &Standstill) -> String {
+    format!("{}; wg service stop --force ends it", daemon.advice())
+}
+
 /// Why a request has no answer to use.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -110,6 +121,8 @@ pub enum CallError {
     },
     /// The connection broke or the daemon did not answer in time.
     Broken(io::Error),
+    /// A signal or a debugger stopped the daemon before it answered; it may do what it was asked once it goes on.
+    StandsStill(Standstill),
     /// What came back is not a reply.
     Garbled(String),
 }
@@ -119,6 +132,11 @@ impl fmt::Display for CallError {
         match self {
             Self::Refused { message, .. } => f.write_str(message),
             Self::Broken(_) => f.write_str("the service did not answer"),
+            Self::StandsStill(daemon) => write!(
+                f,
+                "{}; it may do what it was asked once it goes on",
+                daemon.text
+            ),
             Self::Garbled(what) => write!(f, "the service answered with something else: {what}"),
         }
     }
@@ -128,7 +146,7 @@ impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Broken(source) => Some(source),
-            Self::Refused { .. } | Self::Garbled(_) => None,
+            Self::Refused { .. } | Self::StandsStill(_) | Self::Garbled(_) => None,
         }
     }
 }
@@ -151,6 +169,7 @@ impl From<CallError> for Failure {
                 message,
             ),
             CallError::Broken(source) => unavailable(text).caused_by(source),
+            CallError::StandsStill(daemon) => unavailable(text).with_cure(or_end_it(&daemon)),
             CallError::Garbled(_) => unavailable(text),
         }
     }
@@ -161,6 +180,8 @@ impl From<CallError> for Failure {
 pub struct Client {
     reader: BufReader<UnixStream>,
     pid: Option<u32>,
+    /// The directory whose lock the daemon has.
+    service: PathBuf,
 }
 
 impl Client {
@@ -168,10 +189,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::NotRunning`] where nobody listens, [`ConnectError::Deaf`] where the one who listens does not greet.
+    /// [`ConnectError::NotRunning`] where nobody listens, [`ConnectError::Deaf`] where the one who listens does not greet,
+    /// [`ConnectError::StandsStill`], after half a second, where the daemon was stopped, before or after it began to listen.
     pub fn connect(workspace: &Workspace) -> Result<Self, ConnectError> {
-        let path = workspace.socket_path().map_err(ConnectError::Place)?;
-        Self::connect_to(&path, GREETING_PATIENCE)
+        Self::connect_within(workspace, Patience::Forever)
     }
 
     /// As [`Client::connect`], for somebody whose own patience may be less than that.
@@ -181,37 +202,32 @@ impl Client {
     /// As [`Client::connect`].
     pub fn connect_within(workspace: &Workspace, patience: Patience) -> Result<Self, ConnectError> {
         let path = workspace.socket_path().map_err(ConnectError::Place)?;
-        Self::connect_to(&path, patience.at_most(GREETING_PATIENCE))
+        let patience = patience.at_most(GREETING_PATIENCE);
+        Self::connect_to(&path, &workspace.service_dir(), patience)
     }
 
     /// A daemon that was killed a moment ago still has its socket for an instant, and its greeting breaks off. It is greeted once
     /// more, which either finds its successor or nobody.
-    fn connect_to(path: &Path, patience: Duration) -> Result<Self, ConnectError> {
+    fn connect_to(path: &Path, service: &Path, patience: Duration) -> Result<Self, ConnectError> {
+        let until = Instant::now() + patience.max(SHORTEST_PATIENCE);
         let mut again = true;
         loop {
-            let failed = match UnixStream::connect(path) {
-                Ok(stream) => match Self::greet(stream, patience) {
+            let failed = match reach(path, service, until)? {
+                None => return Err(ConnectError::Deaf),
+                Some(stream) => match Self::greet(stream, service, until) {
                     Ok(client) => return Ok(client),
-                    Err(error) => error,
+                    Err(CallError::StandsStill(daemon)) => {
+                        return Err(ConnectError::StandsStill(daemon));
+                    }
+                    Err(CallError::Broken(error)) if is_out_of_time(&error) => {
+                        return Err(ConnectError::Deaf);
+                    }
+                    Err(CallError::Broken(error)) => error,
+                    Err(error @ (CallError::Refused { .. } | CallError::Garbled(_))) => {
+                        io::Error::other(error)
+                    }
                 },
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                    ) =>
-                {
-                    return Err(ConnectError::NotRunning);
-                }
-                Err(source) => {
-                    return Err(ConnectError::Io {
-                        path: path.to_owned(),
-                        source,
-                    });
-                }
             };
-            if is_out_of_time(&failed) {
-                return Err(ConnectError::Deaf);
-            }
             if !std::mem::take(&mut again) {
                 return Err(ConnectError::Io {
                     path: path.to_owned(),
@@ -221,15 +237,17 @@ impl Client {
         }
     }
 
-    fn greet(stream: UnixStream, patience: Duration) -> io::Result<Self> {
+    fn greet(stream: UnixStream, service: &Path, until: Instant) -> Result<Self, CallError> {
         let mut client = Self {
             reader: BufReader::new(stream),
             pid: None,
+            service: service.to_owned(),
         };
         let hello = Request::Hello {
             version: PROTOCOL_VERSION,
             capabilities: Vec::new(),
         };
+        let patience = until.saturating_duration_since(Instant::now());
         match client.call_within(&hello, patience) {
             Ok(reply) => {
                 client.pid = reply
@@ -238,9 +256,9 @@ impl Client {
                     .and_then(|pid| u32::try_from(pid).ok());
                 Ok(client)
             }
-            Err(CallError::Broken(error)) => Err(error),
             // Whatever it said, it is there; an earlier daemon may not know the greeting.
             Err(CallError::Refused { .. } | CallError::Garbled(_)) => Ok(client),
+            Err(error) => Err(error),
         }
     }
 
@@ -285,12 +303,13 @@ impl Client {
     ) -> Result<Map<String, Value>, CallError> {
         let patience = patience.max(SHORTEST_PATIENCE);
         let until = Instant::now() + patience;
-        if let Err(error) = self.send(request, patience) {
+        match self.send(request, until) {
             // A daemon that hangs up in the middle of a request may have said why before.
-            return Err(match self.last_words(&error, until) {
-                Some(refusal) => refusal,
-                None => CallError::Broken(error),
-            });
+            Err(CallError::Broken(error)) => {
+                let refusal = self.last_words(&error, until);
+                return Err(refusal.unwrap_or(CallError::Broken(error)));
+            }
+            sent => sent?,
         }
         let line = loop {
             let line = self.next_line(Some(until))?.ok_or_else(|| {
@@ -360,13 +379,28 @@ impl Client {
             .map_err(|e| CallError::Garbled(e.to_string()))
     }
 
-    fn send(&mut self, request: &Request, patience: Duration) -> io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
+    fn send(&mut self, request: &Request, until: Instant) -> Result<(), CallError> {
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| CallError::Broken(io::Error::from(error)))?;
         line.push(b'\n');
-        let stream = self.reader.get_mut();
-        // A daemon that was stopped takes no more than its socket's buffer holds.
-        stream.set_write_timeout(Some(patience))?;
-        stream.write_all(&line)
+        let mut unsent = line.as_slice();
+        let mut silence = Silence::default();
+        while !unsent.is_empty() {
+            let mut stream = self.reader.get_ref();
+            // A daemon that was stopped takes no more than its socket's buffer holds.
+            let wait = silence.next_wait(&self.service, Some(until))?;
+            stream.set_write_timeout(wait).map_err(CallError::Broken)?;
+            match stream.write(unsent) {
+                Ok(0) => return Err(CallError::Broken(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    unsent = &unsent[count..];
+                    silence = Silence::default();
+                }
+                Err(error) if is_only_late(&error) => {}
+                Err(error) => return Err(CallError::Broken(error)),
+            }
+        }
+        Ok(())
     }
 
     /// The refusal that stands in a connection which was closed while a request was written to it.
@@ -389,29 +423,18 @@ impl Client {
 
     fn next_line(&mut self, deadline: Option<Instant>) -> Result<Option<Vec<u8>>, CallError> {
         let mut line = Vec::new();
+        let mut silence = Silence::default();
         loop {
-            let patience = match deadline {
-                None => None,
-                Some(at) => match at.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => Some(left),
-                    _ => return Err(CallError::Broken(io::Error::from(io::ErrorKind::TimedOut))),
-                },
-            };
+            let wait = silence.next_wait(&self.service, deadline)?;
             self.reader
                 .get_ref()
-                .set_read_timeout(patience)
+                .set_read_timeout(wait)
                 .map_err(CallError::Broken)?;
             match self.reader.read_until(b'\n', &mut line) {
                 Ok(_) if line.ends_with(b"\n") => return Ok(Some(line)),
                 Ok(_) => return Ok(None),
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::Interrupted
-                            | io::ErrorKind::WouldBlock
-                            | io::ErrorKind::TimedOut
-                    ) => {}
-                Err(e) => return Err(CallError::Broken(e)),
+                Err(error) if is_only_late(&error) => {}
+                Err(error) => return Err(CallError::Broken(error)),
             }
         }
     }
@@ -454,8 +477,9 @@ impl Attachment {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use serde_json::json;
 
@@ -472,19 +496,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         assert!(matches!(
-            Client::connect_to(&path, LONG),
+            Client::connect_to(&path, dir.path(), LONG),
             Err(ConnectError::NotRunning)
         ));
-        // As a daemon that was stopped: the kernel takes the connection, and nobody answers on it.
+        // As a daemon that hangs: the kernel takes the connection, and nobody answers on it.
         let listener = UnixListener::bind(&path).unwrap();
-        let error = Client::connect_to(&path, Duration::from_millis(1)).unwrap_err();
+        let error = Client::connect_to(&path, dir.path(), Duration::from_millis(1)).unwrap_err();
         assert!(matches!(error, ConnectError::Deaf), "{error}");
         let failure = Failure::from(error);
         assert_eq!(failure.code, ExitCode::Unavailable);
         assert_eq!(failure.cure(), Some("wg service stop --force"));
         drop(listener);
         assert!(matches!(
-            Client::connect_to(&path, LONG),
+            Client::connect_to(&path, dir.path(), LONG),
             Err(ConnectError::NotRunning)
         ));
     }
@@ -494,7 +518,7 @@ mod tests {
         let (ours, mut daemons) = UnixStream::pair().unwrap();
         let greeting = Reply::of(json!({ "pid": 4711 })).to_line();
         daemons.write_all(&greeting).unwrap();
-        let client = Client::greet(ours, Duration::ZERO).unwrap();
+        let client = Client::greet(ours, Path::new("/nowhere"), Instant::now()).unwrap();
         assert_eq!(client.daemon_pid(), Some(4711));
     }
 
@@ -529,7 +553,7 @@ mod tests {
             };
             stream.write_all(&refusal.to_line()).unwrap();
         });
-        let mut client = Client::connect_to(&path, LONG).unwrap();
+        let mut client = Client::connect_to(&path, dir.path(), LONG).unwrap();
         assert_eq!(client.daemon_pid(), Some(4711));
         // More than a socket's buffer holds, so that the writer is still at it when the daemon leaves.
         let request = Request::UserChat {

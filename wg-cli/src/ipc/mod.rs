@@ -5,6 +5,7 @@
 pub mod client;
 pub mod protocol;
 pub mod server;
+mod silence;
 
 pub use client::{Attachment, CallError, Client, ConnectError};
 pub use protocol::{PROTOCOL_VERSION, Reply, Request};

@@ -8,6 +8,8 @@ use crate::daemon::local;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::Request;
+use crate::lock_holders;
+use crate::standstill::{LOOK_EVERY, Standstill};
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Role, Side};
 use crate::store::resolve::{self, Make};
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// The handler could not be signalled, or the session cannot be read.
+/// The handler could not be signalled or stands still, or the session cannot be read.
 pub fn interrupt(
     workspace: &Workspace,
     chat: ChatId,
@@ -39,14 +41,19 @@ pub fn interrupt(
     let until = clock::steady() + PATIENCE;
     let mut watch = DirWatch::new(&dir)?;
     while messages::find_unanswered(&dir, message)?.is_some() {
-        if clock::steady() >= until {
+        if let Some(handler) = lock_holders::of_here(&dir).and_then(Standstill::of) {
+            return Err(cannot_hear(chat, &handler));
+        }
+        let now = clock::steady();
+        if now >= until {
             return Ok(ChatChange {
                 changed: false,
                 text: format!("{}; it has not ended yet (wg why {chat})", asked.text),
                 ..asked
             });
         }
-        watch.wait(Some(until), &[]).map_err(unseen)?;
+        let look_at = until.min(now + LOOK_EVERY);
+        watch.wait(Some(look_at), &[]).map_err(unseen)?;
     }
     let replies = messages::read_last(&dir, Side::Outbox, REPLIES)?.messages;
     let reply = replies
@@ -64,6 +71,15 @@ pub fn interrupt(
         text,
         ..asked
     })
+}
+
+/// A handler that stands still was asked, and hears of it when it goes on.
+fn cannot_hear(chat: ChatId, handler: &Standstill) -> Failure {
+    Failure::new(
+        ExitCode::Unavailable,
+        format!("the turn of {chat} was not interrupted: {}", handler.text),
+    )
+    .with_cure(format!("{}, and the turn ends then", handler.advice()))
 }
 
 /// How many replies may have come behind the one that is looked for.

@@ -54,6 +54,7 @@ fn unknown_fate(workspace: &Workspace, chat: ChatId, error: CallError) -> Failur
         let holder = messages::lock_holder(&dir, Side::Inbox)?;
         Some(format!("; {holder} has the inbox of {chat}"))
     };
+    let look = format!("look with wg chat read {chat} before you send it again");
     match error {
         CallError::Broken(source) => Failure::new(
             ExitCode::Unavailable,
@@ -63,9 +64,12 @@ fn unknown_fate(workspace: &Workspace, chat: ChatId, error: CallError) -> Failur
             ),
         )
         .caused_by(source)
-        .with_cure(format!(
-            "look with wg chat read {chat} before you send it again"
-        )),
+        .with_cure(look),
+        CallError::StandsStill(daemon) => Failure::new(
+            ExitCode::Unavailable,
+            format!("{}; the message may have been accepted", daemon.text),
+        )
+        .with_cure(format!("{}; {look}", daemon.advice())),
         CallError::Refused { .. } | CallError::Garbled(_) => error.into(),
     }
 }

@@ -182,12 +182,10 @@ impl From<StoreError> for Failure {
             }
             StoreError::Busy { holder, .. } => {
                 let cure = match holder {
-                    Some(holder) if holder.is_stopped => {
-                        format!("kill -CONT {} lets it go on", holder.pid)
-                    }
-                    Some(holder) => {
-                        format!("see what process {} is doing, and try again", holder.pid)
-                    }
+                    Some(holder) => match holder.stands_still {
+                        Some(stands_still) => stands_still.advice(),
+                        None => format!("see what process {} is doing, and try again", holder.pid),
+                    },
                     None => "try again".to_owned(),
                 };
                 Self::new(ExitCode::Held, message).with_cure(cure)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::notify::Notify;
 use super::{StoreError, files};
 use crate::clock;
-use crate::process_signal;
+use crate::standstill::Standstill;
 
 /// How long a lock is waited for. Work under one takes milliseconds, on a slow disk perhaps seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,8 +37,8 @@ pub struct LockHolder {
     pub pid: u32,
     /// The beginning of its command line, if that can be read.
     pub command: Option<String>,
-    /// Whether it was stopped by a signal or a debugger.
-    pub is_stopped: bool,
+    /// Whether it stands still, and what lets it go on.
+    pub stands_still: Option<Box<Standstill>>,
 }
 
 impl LockHolder {
@@ -46,7 +46,7 @@ impl LockHolder {
         Self {
             pid,
             command: command_of(pid),
-            is_stopped: process_signal::is_stopped(pid),
+            stands_still: Standstill::of(pid).map(Box::new),
         }
     }
 }
@@ -54,7 +54,7 @@ impl LockHolder {
 impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.pid)?;
-        match (&self.command, self.is_stopped) {
+        match (&self.command, self.stands_still.is_some()) {
             (Some(command), false) => write!(f, " (`{command}`)"),
             (Some(command), true) => write!(f, " (`{command}`, stopped)"),
             (None, true) => f.write_str(" (stopped)"),
@@ -179,7 +179,11 @@ fn wait(file: &File, path: &Path, deadline: Instant) -> io::Result<Got> {
         let now = clock::steady();
         if now >= deadline || now >= stands_still_at {
             let holder = holder_of(file).map(LockHolder::of);
-            if now >= deadline || holder.as_ref().is_some_and(|holder| holder.is_stopped) {
+            if now >= deadline
+                || holder
+                    .as_ref()
+                    .is_some_and(|holder| holder.stands_still.is_some())
+            {
                 return Ok(Got::Nothing(holder));
             }
         }

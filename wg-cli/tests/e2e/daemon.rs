@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::held_files::lock;
 use crate::process::StartCounter;
-use crate::world::{WATCHDOG, World};
+use crate::world::{WATCHDOG, World, until};
 
 fn state_of(world: &World) -> Value {
     let state = ".wg/service/coordinator-state-0.json";
@@ -82,13 +82,11 @@ fn a_wish_for_one_chat_that_cannot_be_written_yet_delays_no_other_chats_wish() {
     let mut holder = lock(&world, ".wg/service/coordinator-state-0.json.lock");
     let mut slow = world.start(&["chat", "stop", "0"]);
     // Until it has come as far as the file.
-    loop {
+    until("its place in the lane", || {
         let status = world.json(&["service", "status"]);
         let lanes = status["lanes"]["in_use"].as_array().unwrap();
-        if lanes.iter().any(|lane| lane["lane"] == "command:0") {
-            break;
-        }
-    }
+        lanes.iter().any(|lane| lane["lane"] == "command:0")
+    });
     for verb in ["stop", "resume", "archive", "restore"] {
         world.wg(&["chat", verb, "1"]).ok();
     }

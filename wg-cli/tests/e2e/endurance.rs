@@ -10,8 +10,7 @@ use session_lock::{Kind, SessionLock};
 
 use crate::errors::told;
 use crate::process::{wait_gone, wait_readable};
-use crate::waking::until;
-use crate::world::{WATCHDOG, World};
+use crate::world::{WATCHDOG, World, until};
 
 #[test]
 fn a_handler_starts_under_the_settings_in_force_while_the_file_is_wrong() {

@@ -437,7 +437,10 @@ fn a_service_that_was_stopped_by_a_signal_is_told_of_and_ended_by_force() {
     told(
         &world.wg(&["chat", "send", "0", "are you there?"]),
         69,
-        &["does not answer", "(wg service stop --force)"],
+        &[
+            "was stopped by a signal and does not answer",
+            &format!("(kill -CONT {daemon} lets it go on; wg service stop --force ends it)"),
+        ],
     );
     let stopped = world.wg(&["service", "stop", "--force"]).ok();
     assert!(

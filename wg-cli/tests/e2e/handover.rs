@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::process::killed;
+use crate::process::{go_on, killed, stand_still};
 use crate::world::{Running, World};
 
 /// A chat whose handler has answered and stays; after a release the daemon would keep away for an hour.
@@ -247,18 +247,14 @@ fn a_handler_or_holder_that_was_stopped_by_a_signal_is_told_of_with_the_cure() {
     let world = World::with_workspace();
     assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
     let stop = |pid: i32| {
-        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
-        let status = format!("/proc/{pid}/status");
-        while !fs::read_to_string(&status).unwrap().contains("State:\tT") {
-            std::thread::yield_now();
-        }
+        stand_still(pid);
         let why = world.wg(&["why", "0"]).ok().stdout;
         assert!(
             why.contains(&format!("pid {pid} was stopped by a signal")),
             "{why}"
         );
         assert!(why.contains(&format!("kill -CONT {pid}")), "{why}");
-        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+        go_on(pid);
     };
     stop(i32::try_from(handler_other_than(&world, 0)).unwrap());
     assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");

@@ -39,6 +39,7 @@ mod run_policy;
 mod run_terminal;
 mod service_manager;
 mod session_check;
+mod standstill;
 mod states;
 mod succession;
 mod surroundings;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{World, until};
 
 /// Asked for `big`, its child takes 200 MiB and waits for ever; asked for `brief`, it takes them and answers at once.
 const AGENT: &str = r#"#!/usr/bin/env python3
@@ -102,9 +102,7 @@ fn a_cap_that_is_turned_off_ends_no_turn() {
             kib.is_some_and(|kib| kib > 200 << 10)
         })
     };
-    while !big() {
-        std::thread::yield_now();
-    }
+    until("the agent's memory", big);
     world.wg(&["chat", "interrupt", "0"]).ok();
     asking.hang_up();
     let said = asking.finish();

@@ -14,7 +14,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::WATCHDOG;
+use crate::world::{WATCHDOG, until};
 
 /// A process as `/proc` shows it.
 #[derive(Clone)]
@@ -104,6 +104,21 @@ pub(crate) fn killed(pid: i32) {
         Ok(()) | Err(Errno::ESRCH) => wait_gone(pid),
         Err(error) => panic!("{pid}: {error}"),
     }
+}
+
+/// Stops a process, and returns when it stands still.
+#[track_caller]
+pub(crate) fn stand_still(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    until("a process to stand still", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("State:\tT")
+    });
+}
+
+/// Lets a process go on.
+pub(crate) fn go_on(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
 }
 
 /// Waits until a process is gone.

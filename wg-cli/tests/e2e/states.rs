@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::golden;
 use crate::process::{Process, wait_gone};
-use crate::world::World;
+use crate::world::{World, until};
 
 /// An agent that says `busy` by a file and answers once somebody opens `go` for writing, or never.
 const PATIENT: &str =
@@ -150,15 +150,17 @@ fn a_handler_that_is_stopped_early_is_starting() -> bool {
 fn caught_early(world: &World) -> i32 {
     let daemon = world.daemon_pid();
     let hunter = std::thread::spawn(move || {
-        loop {
-            for pid in children(daemon) {
+        let mut caught = None;
+        until("the handler", || {
+            caught = children(daemon).into_iter().find(|pid| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                if line.split(|byte| *byte == 0).any(|word| word == b"nex") {
-                    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
-                    return pid;
-                }
-            }
-        }
+                line.split(|byte| *byte == 0).any(|word| word == b"nex")
+            });
+            caught
+                .inspect(|pid| kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap())
+                .is_some()
+        });
+        caught.unwrap()
     });
     world.wg(&["chat", "send", "alpha", "hello"]).ok();
     hunter.join().unwrap()
@@ -198,12 +200,10 @@ fn adopted_by_the_daemon_after_the_one_that_started_it() {
     wait_gone(daemon);
     world.wg(&["service", "start"]).ok();
     // The handler asks the new daemon for the turn that it has as soon as it has found it.
-    while !world
-        .wg(&["service", "status"])
-        .ok()
-        .stdout
-        .contains("turn:0")
-    {}
+    until("the turn that the handler tells of", || {
+        let status = world.wg(&["service", "status"]).ok();
+        status.stdout.contains("turn:0")
+    });
     is(&world, "adopted");
     let_go(&world);
 }
@@ -220,7 +220,9 @@ fn queued_while_another_chat_has_the_only_turn() {
     world.wg(&["chat", "send", "alpha", "second"]).ok();
     // Its handler is up as soon as it has the session, and asks for a turn a moment later.
     world.wait_for_file(".wg/chat/.chat-0/.handler.pid", |_| true);
-    while world.json(&["why", "alpha"])[0]["state"] != "queued" {}
+    until("the turn to be queued", || {
+        world.json(&["why", "alpha"])[0]["state"] == "queued"
+    });
     is(&world, "queued");
     world.sh("echo go >go", b"");
     world.wait_for_file(".wg/chat/.chat-1/outbox.jsonl", |text| text.ends_with('\n'));

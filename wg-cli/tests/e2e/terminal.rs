@@ -31,7 +31,7 @@ const CTRL_D: &str = "\u{4}";
 
 impl Terminal {
     /// Starts `wg` as the leader of a session whose terminal this is.
-    fn start(world: &World, args: &[&str], columns: u16) -> Self {
+    pub(crate) fn start(world: &World, args: &[&str], columns: u16) -> Self {
         Self::start_program(world, WG, args, columns)
     }
 

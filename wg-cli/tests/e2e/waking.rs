@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::process::wait_gone;
-use crate::world::World;
+use crate::world::{World, until};
 
 /// Whether a process has an inotify instance.
 fn has_inotify(pid: i32) -> bool {
@@ -20,16 +20,6 @@ fn handler(world: &World) -> i32 {
     let handlers = world.handlers();
     assert_eq!(handlers.len(), 1, "{handlers:?}");
     handlers[0].pid
-}
-
-#[track_caller]
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let mut looks = 0_u64;
-    while !is_so() {
-        looks += 1;
-        assert!(looks < 50_000_000, "gave up waiting for {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -366,6 +366,16 @@ pub(crate) fn watch_until(dir: &Path, what: &str, mut enough: impl FnMut() -> bo
     }
 }
 
+/// Looks until it is so, where nothing tells of the moment.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < WATCHDOG, "gave up waiting for {what}");
+        thread::yield_now();
+    }
+}
+
 /// A command that is running.
 #[derive(Debug)]
 pub(crate) struct Running {

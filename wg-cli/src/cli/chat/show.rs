@@ -89,6 +89,9 @@ impl Shown {
                 format!("pid {} ({}){left}", holder.pid, holder.kind)
             }),
         );
+        for one in &self.row.stands_still {
+            fact("stopped", Some(one.to_line()));
+        }
         fact("agent", Some(self.row.agent.clone()));
         fact("command", self.command.as_ref().map(|argv| argv.join(" ")));
         fact("model", self.model.clone());

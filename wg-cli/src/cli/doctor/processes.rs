@@ -2,15 +2,39 @@
 
 use crate::cli::finding::{Finding, Fix, Weight};
 use crate::daemon::groups::{self, Stray};
-use crate::daemon::orphans;
+use crate::daemon::{local, orphans};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ops::ChatRow;
+use crate::standstill::{self, Standstill};
 use crate::store::StoreError;
+use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
 /// Whether a service holds this workspace.
 fn service_runs(workspace: &Workspace) -> bool {
     session_lock::inspect(&workspace.service_dir()).is_ok_and(|found| found.is_held())
+}
+
+/// A service that a signal or a debugger has stopped.
+pub(super) fn service_stands_still(workspace: &Workspace) -> Option<Finding> {
+    let daemon = standstill::of_service(&workspace.service_dir())?;
+    Some(Finding::new("service", Weight::Error, &daemon.text).with_advice(daemon.advice()))
+}
+
+/// Whoever serves a chat and stands still, or has something below that does. Somebody may have meant it, so nothing is mended.
+pub(super) fn stand_still(workspace: &Workspace) -> Vec<Finding> {
+    // A graph that cannot be read is a finding of its own.
+    let rows = local::list_chats(workspace).unwrap_or_default();
+    let of_row = |row: ChatRow| {
+        let chat = ChatId(row.chat_id);
+        let told = move |one: Standstill| {
+            let text = format!("{chat}: {}", one.text);
+            Finding::new("process", Weight::Error, text).with_advice(one.advice())
+        };
+        row.stands_still.into_iter().map(told)
+    };
+    rows.into_iter().flat_map(of_row).collect()
 }
 
 /// A socket at which nobody listens any more.

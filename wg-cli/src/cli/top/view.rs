@@ -40,7 +40,10 @@ impl Line {
     fn cells(&self) -> [String; 10] {
         [
             ChatId(self.row.chat_id).to_string(),
-            self.row.state.to_string(),
+            match self.row.stands_still.first() {
+                Some(one) => format!("{}: {}", self.row.state, one.text),
+                None => self.row.state.to_string(),
+            },
             self.since.clone().unwrap_or_default(),
             self.row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
             self.memory.map(memory::in_words).unwrap_or_default(),
@@ -257,6 +260,7 @@ mod tests {
                 unread: 3,
                 consumers: 0,
                 holder: None,
+                stands_still: Vec::new(),
                 control_group: false,
                 agent: "echo".into(),
                 task_status: "in-progress".into(),
