@@ -25,6 +25,7 @@ use crate::patience::Patience;
 use crate::presence::Presence;
 use crate::report::{Paint, one_line};
 use crate::standstill::{self, Told};
+use crate::store::attempt;
 use crate::store::graph::ChatId;
 use crate::store::messages::{self, Durability, Message, Role, Side};
 use crate::store::resolve::{self, Make};
@@ -169,6 +170,11 @@ impl<'a> Screen<'a> {
             .iter()
             .map(|message| message.id)
             .find(|id| *id > answered);
+        // A handler that was killed after its reply was written has left that: it is no reply in the making.
+        let begun = attempt::read(&self.dir).map(|begun| begun.message);
+        if self.waiting_since.is_none() || (begun.is_some() && begun != self.waiting_since) {
+            self.over = streamed(&self.dir);
+        }
         let past = merge(inbox, outbox);
         let now = clock::now();
         for (_, message) in &past[past.len().saturating_sub(HISTORY)..] {

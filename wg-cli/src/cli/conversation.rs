@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::ops::{self, SendOptions};
 use crate::patience::Patience;
 use crate::presence::Presence;
+use crate::store::attempt;
 use crate::store::files;
 use crate::store::graph::ChatId;
 use crate::store::messages::{Durability, Message, Role};
@@ -194,8 +195,13 @@ impl<'a> Stream<'a> {
             .filter(|news| !news.is_empty())
     }
 
-    /// Shows what the file of the reply in the making holds beyond what is on the screen; its turn's end empties or removes it.
-    pub(super) fn show_file(&mut self, session: &Path) {
+    /// Shows what the file of the reply in the making holds beyond what is on the screen, unless it is another message's; its turn's end
+    /// empties or removes it.
+    pub(super) fn show_file(&mut self, session: &Path, message: u64) {
+        // An earlier tool's handler does not say which turn it is.
+        if attempt::read(session).is_some_and(|begun| begun.message != message) {
+            return;
+        }
         let Some(so_far) = streamed(session) else {
             return;
         };

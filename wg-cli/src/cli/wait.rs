@@ -121,7 +121,7 @@ impl<'a> ReplyWatch<'a> {
                 }
             }
             if ahead.is_empty() {
-                stream.show_file(&self.dir);
+                stream.show_file(&self.dir, inbox_id);
             }
             self.give_up_if_nothing_will_come(deadline)?;
             self.wait(deadline)?;

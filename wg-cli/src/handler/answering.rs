@@ -1,7 +1,6 @@
 //! One message, from the admission of its turn to its line in the outbox.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -218,7 +217,7 @@ impl Handler<'_> {
             moved => moved?,
         }
         attempt::clear(&self.session);
-        self.clear_streaming();
+        attempt::clear_streaming(&self.session);
         self.rotate_history();
         if let (Some(prompt), Some(content)) = (&self.prompt, shown) {
             prompt.show(&content);
@@ -260,7 +259,7 @@ impl Handler<'_> {
 
     /// Makes the message look as if this turn had not been begun.
     fn put_back(&self, question: &Message, attempts: u32) -> Result<(), Failure> {
-        self.clear_streaming();
+        attempt::clear_streaming(&self.session);
         match attempt::read(&self.session) {
             Some(earlier) if attempts > 0 && earlier.message == question.id => attempt::write(
                 &self.session,
@@ -322,14 +321,6 @@ impl Handler<'_> {
             Ok(true) => log::info!("earlier messages of {} moved to its archive", self.chat),
             // The message is answered all the same, and the next one tries again.
             Err(error) => log::warn!("earlier messages stay where they are: {error}"),
-        }
-    }
-
-    fn clear_streaming(&self) {
-        if let Err(error) = std::fs::remove_file(self.session.join(STREAMING))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("the growing reply of an ended turn stays behind: {error}");
         }
     }
 }

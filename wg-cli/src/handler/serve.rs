@@ -10,6 +10,7 @@ use crate::agent::AgentSpec;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::store::attempt;
 use crate::store::chat_state::ChatRecord;
 use crate::store::config::Config;
 use crate::store::exit_record::MemoryEnd;
@@ -130,6 +131,7 @@ fn serve(
         )?;
         ledger.evaluating = call.eval_mode.then_some(id);
     }
+    attempt::forget_the_answered(&session)?;
     let patience = if call.autonomous {
         Patience::UntilDrained
     } else {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{StoreError, files};
+use super::{StoreError, files, messages};
 use crate::clock::Timestamp;
 
 /// Name of the record in the session directory.
@@ -73,6 +73,32 @@ pub fn write(session: &Path, attempt: &Attempt) -> Result<(), StoreError> {
         "pid": attempt.pid,
     });
     files::replace_atomically(&path(session), format!("{record}\n").as_bytes())
+}
+
+/// Puts away what a handler left that was killed after its reply was written: a record, and a reply in the making, that are of no message
+/// which is still to be answered.
+///
+/// # Errors
+///
+/// The messages cannot be read.
+pub fn forget_the_answered(session: &Path) -> Result<(), StoreError> {
+    if let Some(begun) = read(session)
+        && messages::find_unanswered(session, begun.message)?.is_some()
+    {
+        return Ok(());
+    }
+    clear(session);
+    clear_streaming(session);
+    Ok(())
+}
+
+/// Removes the reply in the making: its turn has ended.
+pub fn clear_streaming(session: &Path) {
+    if let Err(error) = std::fs::remove_file(session.join(STREAMING))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("the growing reply of an ended turn stays behind: {error}");
+    }
 }
 
 /// Removes the record: the turn has ended and is accounted for.

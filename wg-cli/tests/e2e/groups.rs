@@ -194,6 +194,26 @@ fn what_a_killed_handler_left_in_the_dark_is_ended_with_its_group() {
 }
 
 #[test]
+fn a_stop_that_finds_nobody_to_end_removes_the_empty_groups_of_dead_handlers() {
+    let Some(place) = Place::make(true) else {
+        return;
+    };
+    let world = World::with_workspace();
+    let (handler, dark) = in_a_turn(&world, &place);
+    killed(world.daemon_pid());
+    killed(handler);
+    killed(dark);
+    for process in world.processes() {
+        killed(process.pid);
+    }
+    assert_eq!(place.below().len(), 1, "nobody is left to remove it");
+    let stopped = world.json(&["service", "stop"]);
+    assert_eq!(stopped["handlers_ended"], 0, "{stopped}");
+    assert_eq!(stopped["others_ended"], 0, "{stopped}");
+    is_bare(&place);
+}
+
+#[test]
 fn a_stop_proves_by_the_group_that_nobody_is_left() {
     let Some(place) = Place::make(true) else {
         return;

@@ -26,6 +26,7 @@ mod interop;
 mod json;
 mod lanes;
 mod leave_children;
+mod left_files;
 mod lock;
 mod memory;
 mod older;
