@@ -67,7 +67,7 @@ pub(super) fn ask(
     let presence =
         Presence::announce(workspace, chat, "a waiting message", patience).map_err(in_time)?;
     let mut screen = Stream::new(cx);
-    let reply = watch.reply(sent.inbox_id, patience, &mut screen)?;
+    let reply = watch.reply(&sent, patience, &mut screen)?;
     drop(presence);
     let failed = reply.role == Role::SystemError;
     if cx.report.is_json() {

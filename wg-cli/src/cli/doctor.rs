@@ -186,7 +186,7 @@ fn graph(
         let Ok(dir) = resolve::session_dir(workspace, chat.id, Make::No) else {
             continue;
         };
-        findings.extend(chats::not_rising(&dir, chat.id));
+        findings.extend(chats::not_rising(&dir, chat.id, fix));
         for side in [Side::Inbox, Side::Outbox] {
             findings.extend(chats::torn(&dir, side, chat.id, fix));
             findings.extend(chats::too_high(&dir, side, chat.id, fix));

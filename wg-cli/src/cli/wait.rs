@@ -17,7 +17,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::ipc::client::CALL_PATIENCE;
 use crate::names::{ChatState, EventKind};
-use crate::ops;
+use crate::ops::{self, Sent};
 use crate::patience::Patience;
 use crate::report::one_line;
 use crate::standstill::{self, Standstill, Told};
@@ -90,7 +90,7 @@ impl<'a> ReplyWatch<'a> {
         Ok(watch)
     }
 
-    /// Waits for the reply to the message with this number and shows it while it comes.
+    /// Waits for the reply to this message and shows it while it comes.
     ///
     /// # Errors
     ///
@@ -98,10 +98,16 @@ impl<'a> ReplyWatch<'a> {
     /// its agent or the service is not there, [`ExitCode::Failed`] where a person stopped it. The message stays accepted in each case.
     pub(super) fn reply(
         &mut self,
-        inbox_id: u64,
+        sent: &Sent,
         patience: Patience,
         stream: &mut Stream<'_>,
     ) -> Outcome<Message> {
+        let inbox_id = sent.inbox_id;
+        // By its name: another tool may have taken the same number, and then one of the two is asked under another.
+        let is_it = |reply: &Message| {
+            reply.request_id == sent.request_id
+                || reply.request_id.is_empty() && reply.in_reply_to == Some(inbox_id)
+        };
         let deadline = patience.deadline();
         let mut replies = Tail::new(&self.dir, Side::Outbox, 0);
         // What streams now may be the reply to an earlier message.
@@ -112,12 +118,11 @@ impl<'a> ReplyWatch<'a> {
             .collect();
         loop {
             for reply in replies.read_new()? {
-                match reply.in_reply_to {
-                    Some(id) if id == inbox_id => return Ok(reply),
-                    Some(id) => {
-                        ahead.remove(&id);
-                    }
-                    None => {}
+                if is_it(&reply) {
+                    return Ok(reply);
+                }
+                if let Some(id) = reply.in_reply_to {
+                    ahead.remove(&id);
                 }
             }
             if ahead.is_empty() {

@@ -35,7 +35,6 @@ use crate::store::config::IN_FORCE;
 use crate::store::exit_record::{ExitRecord, MemoryEnd};
 use crate::store::files;
 use crate::store::graph::ChatId;
-use crate::store::messages;
 use crate::store::resolve::{self, Make};
 use crate::store::workspace::Workspace;
 use crate::strays;
@@ -227,9 +226,9 @@ impl ChatHost {
         }
         let holder = holder::live_holder(&dir)
             .map_err(|e| format!("the session lock cannot be read: {e}"))?;
-        let unanswered = messages::next_unanswered(&dir)
-            .map_err(|e| format!("the inbox cannot be read: {e}"))?
-            .is_some();
+        let unanswered = daemon
+            .is_waited_for(chat, &dir)
+            .map_err(|e| format!("the inbox cannot be read: {e}"))?;
         let agent = daemon.agent_of(chat);
         let found = Findings {
             starts_are_off: daemon.starts_are_off(),

@@ -161,6 +161,7 @@ pub(crate) struct Daemon {
     graph_seen: Mutex<GraphSeen>,
     config: RwLock<Arc<Config>>,
     chats: Mutex<BTreeMap<ChatId, Entry>>,
+    numbers: unread::Inboxes,
     driver: OnceLock<Handle>,
     watch: OnceLock<InboxWatch>,
     queue: CommandQueue,
@@ -222,7 +223,7 @@ impl Daemon {
 
     /// Reads the inbox and tells the core; returns whether the chat is needed now.
     fn look(&self, chat: ChatId, dir: &Path) -> Result<Need, StoreError> {
-        let unanswered = messages::next_unanswered(dir)?.is_some();
+        let unanswered = self.is_waited_for(chat, dir)?;
         let mut chats = self.chats.lock();
         let Some(entry) = chats.get_mut(&chat) else {
             return Ok(Need::Not(WhyNot::NobodyNeedsIt));
@@ -624,13 +625,8 @@ impl Daemon {
         let Ok(dir) = resolve::session_dir(&self.workspace, chat, Make::No) else {
             return;
         };
-        match messages::next_unanswered(&dir) {
-            Ok(next) => self.act(
-                chat,
-                Happened::Looked {
-                    unanswered: next.is_some(),
-                },
-            ),
+        match self.is_waited_for(chat, &dir) {
+            Ok(unanswered) => self.act(chat, Happened::Looked { unanswered }),
             Err(e) => {
                 log::warn!("{chat}: {}", Failure::from(e));
                 // There may be a message in what cannot be read: the start that follows asks again until it can be.

@@ -261,6 +261,7 @@ impl Daemon {
             ending: false.into(),
             hurried: false.into(),
             goodbyes: Mutex::default(),
+            numbers: Mutex::default(),
             started_at: clock::now(),
         });
         let handle = Driver::start(ChatHost::new(Arc::clone(&daemon))).map_err(|e| {

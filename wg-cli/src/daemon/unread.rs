@@ -1,14 +1,19 @@
 //! How many messages of a chat wait, for lists that are asked for again and again: the files are read when they are others than they
 //! were, and not otherwise.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::Daemon;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::messages;
+use crate::store::graph::ChatId;
+use crate::store::messages::{self, Numbers};
 
 /// A file that was changed this short a time ago may change again without looking any different: the clock of a file system may tick
 /// as slowly as every two seconds.
@@ -64,6 +69,21 @@ pub(super) fn count(
     let settled = files.iter().flatten().all(|file| file.is_settled(now));
     *last = settled.then_some(Counted { files, unread });
     Ok(unread)
+}
+
+/// The numbers in the inbox of each chat, as far as they were read.
+pub(super) type Inboxes = Mutex<BTreeMap<ChatId, Numbers>>;
+
+impl Daemon {
+    /// Whether a message of the chat has no reply yet, one with a number that does not rise too.
+    pub(super) fn is_waited_for(&self, chat: ChatId, dir: &Path) -> Result<bool, StoreError> {
+        // Taken out meanwhile: nobody waits for the reading of another chat's inbox.
+        let mut numbers = self.numbers.lock().remove(&chat).unwrap_or_default();
+        let looked = numbers.look(dir);
+        self.numbers.lock().insert(chat, numbers);
+        looked?;
+        Ok(messages::next_unanswered(dir)?.is_some())
+    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl Handler<'_> {
             &self.session,
             &Attempt {
                 message: id,
+                formerly: None,
                 attempt,
                 started_at,
                 pid: std::process::id(),
@@ -261,7 +262,7 @@ impl Handler<'_> {
     fn put_back(&self, question: &Message, attempts: u32) -> Result<(), Failure> {
         attempt::clear_streaming(&self.session);
         match attempt::read(&self.session) {
-            Some(earlier) if attempts > 0 && earlier.message == question.id => attempt::write(
+            Some(earlier) if attempts > 0 && earlier.is_of(question.id) => attempt::write(
                 &self.session,
                 &Attempt {
                     attempt: attempts,

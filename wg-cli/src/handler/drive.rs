@@ -13,11 +13,11 @@ use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::presence;
-use crate::store::Workspace;
 use crate::store::attempt;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::ChatId;
-use crate::store::messages::{self, Message};
+use crate::store::messages::{self, Message, Numbers, Which};
+use crate::store::{StoreError, Workspace};
 
 use super::core::{Core, Event, Pending, Sight, Step};
 use super::ears::{Ears, Heard};
@@ -34,6 +34,7 @@ pub(super) struct Handler<'a> {
     pub(super) chat: &'a str,
     pub(super) session: PathBuf,
     pub(super) waking: Waking,
+    pub(super) numbers: Numbers,
     pub(super) lock: &'a mut SessionLock,
     pub(super) ears: Ears,
     pub(super) agent: AgentSpec,
@@ -100,10 +101,10 @@ impl Handler<'_> {
     }
 
     fn sight(&mut self) -> Result<Sight, Failure> {
-        let next = match messages::next_unanswered(&self.session)? {
+        let next = match self.next_unanswered()? {
             Some(message) => {
                 let earlier =
-                    attempt::read(&self.session).filter(|attempt| attempt.message == message.id);
+                    attempt::read(&self.session).filter(|attempt| attempt.is_of(message.id));
                 Some(Pending {
                     message: message.id,
                     attempts: earlier.as_ref().map_or(0, |attempt| attempt.attempt),
@@ -119,6 +120,19 @@ impl Handler<'_> {
             over_memory_cap: self.over_memory_cap,
             lock_lost: self.is_lock_lost(),
         })
+    }
+
+    /// Returns the message to answer next. Those that another tool wrote under numbers that do not rise get ones that do first: after this
+    /// message its own number is where everything before it is done.
+    fn next_unanswered(&mut self) -> Result<Option<Message>, StoreError> {
+        loop {
+            let next = messages::next_unanswered(&self.session)?;
+            // After the search, so that nothing before what it found is unseen.
+            if !self.numbers.look(&self.session)? {
+                return Ok(next);
+            }
+            messages::renumber(&self.session, Which::Arrived)?;
+        }
     }
 
     fn is_lock_lost(&mut self) -> bool {

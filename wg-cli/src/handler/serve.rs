@@ -152,6 +152,7 @@ fn serve(
         id: call.chat,
         chat,
         waking: Waking::new(session.clone()),
+        numbers: messages::Numbers::default(),
         errors_max: config.service.log_max_size,
         history: (config.service.history_max_size, config.service.history_keep),
         grace: config.service.stop_grace,

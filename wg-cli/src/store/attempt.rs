@@ -22,12 +22,22 @@ const VERSION: u64 = 1;
 pub struct Attempt {
     /// The message's id in the inbox.
     pub message: u64,
+    /// The id that it had before it was renumbered, if it was.
+    pub formerly: Option<u64>,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When it was begun.
     pub started_at: Timestamp,
     /// The handler's process id.
     pub pid: u32,
+}
+
+impl Attempt {
+    /// Whether the message with this id was taken.
+    #[must_use]
+    pub fn is_of(&self, message: u64) -> bool {
+        self.message == message || self.formerly == Some(message)
+    }
 }
 
 fn path(session: &Path) -> PathBuf {
@@ -47,6 +57,7 @@ pub fn read(session: &Path) -> Option<Attempt> {
     }
     Some(Attempt {
         message: number("message_id")?,
+        formerly: number("formerly_message_id"),
         attempt: u32::try_from(number("attempt")?).ok()?,
         started_at: Timestamp::parse(record.get("started_at")?.as_str()?)?,
         pid: u32::try_from(number("pid")?).ok()?,
@@ -65,13 +76,16 @@ pub fn had_shown_output(session: &Path) -> bool {
 ///
 /// Fails where the file cannot be written; the turn must not begin then.
 pub fn write(session: &Path, attempt: &Attempt) -> Result<(), StoreError> {
-    let record = json!({
+    let mut record = json!({
         "version": VERSION,
         "message_id": attempt.message,
         "attempt": attempt.attempt,
         "started_at": attempt.started_at.format(),
         "pid": attempt.pid,
     });
+    if let Some(formerly) = attempt.formerly {
+        record["formerly_message_id"] = formerly.into();
+    }
     files::replace_atomically(&path(session), format!("{record}\n").as_bytes())
 }
 
@@ -121,6 +135,7 @@ mod tests {
         let started_at = Timestamp::parse("2026-11-20T20:26:12.906424761Z").unwrap();
         let attempt = Attempt {
             message: 7,
+            formerly: Some(6),
             attempt: 2,
             started_at,
             pid: 4711,

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::cursor::{Cursor, read_cursor};
 use super::files::Durability;
 use super::jsonl::{Appender, LineFile, LinesBackwards};
 use super::messages::{Message, NewMessage, Side, user};
-use super::{StoreError, attempt, lock, registry, rotation};
+use super::numbering::FORMERLY_IN_REPLY_TO;
+use super::{StoreError, attempt, lock, out_of_order, registry, rotation};
 use crate::clock;
 
 /// Cursors beyond this are damage, not places: ids stay exact in every reader of JSON.
@@ -71,19 +73,20 @@ pub fn append_within(
         Some(id) => id,
         None => rotation::last_archived_id(dir, side)?,
     };
-    if side == Side::Inbox
-        && message.retry_of.is_none()
-        && let Some(name) = &message.request_id
-        && let Some((id, content)) =
-            named(file.lines_backwards(), name).map_err(StoreError::io("read", &path))?
-    {
-        if content != message.content {
-            let name = name.clone();
-            return Err(StoreError::OtherQuestion { name, id });
+    let mut last = last.max(highest_place(dir, side));
+    if side == Side::Inbox {
+        let name = message.request_id.as_deref();
+        let name = name.filter(|_| message.retry_of.is_none());
+        let recent = recent(file.lines_backwards(), name).map_err(StoreError::io("read", &path))?;
+        if let Some((id, content)) = recent.named {
+            if content != message.content {
+                let name = name.unwrap_or_default().to_owned();
+                return Err(StoreError::OtherQuestion { name, id });
+            }
+            return Ok(id);
         }
-        return Ok(id);
+        last = last.max(recent.highest);
     }
-    let last = last.max(highest_place(dir, side));
     let id = last.checked_add(1).ok_or_else(|| StoreError::Corrupt {
         path: path.clone(),
         line: 0,
@@ -113,8 +116,17 @@ pub fn append_within(
     Ok(id)
 }
 
-/// Returns the id of the latest question with this name, and what it says.
-fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<(u64, String)>> {
+/// What the last questions say about the next one.
+#[derive(Default)]
+struct Recent {
+    /// The highest number among them: another tool's line behind it may have a lower one.
+    highest: u64,
+    /// The latest with the name that was looked for: its number, and what it says.
+    named: Option<(u64, String)>,
+}
+
+/// Looks at the last questions, for one with this name.
+fn recent(mut lines: LinesBackwards<'_>, name: Option<&str>) -> std::io::Result<Recent> {
     #[derive(Deserialize)]
     struct Named<'a> {
         id: u64,
@@ -123,23 +135,27 @@ fn named(mut lines: LinesBackwards<'_>, name: &str) -> std::io::Result<Option<(u
         #[serde(borrow, default)]
         content: Cow<'a, str>,
     }
+    let mut recent = Recent::default();
     let mut looked_at = 0;
     while looked_at < NAMES_IN
         && let Some(line) = lines.next_line()?
     {
         looked_at += line.len();
         if let Ok(found) = serde_json::from_slice::<Named<'_>>(&line)
-            && found.request_id == name
+            && name == Some(&found.request_id)
         {
-            return Ok(Some((found.id, found.content.into_owned())));
+            recent.named = Some((found.id, found.content.into_owned()));
+            break;
         }
+        let usable = id_of(&line).filter(|id| *id <= HIGHEST_PLACE);
+        recent.highest = recent.highest.max(usable.unwrap_or(0));
     }
-    Ok(None)
+    Ok(recent)
 }
 
 /// Returns the highest id that a reader has seen or is about to answer: a file that was emptied behind our back must not start again
 /// below it.
-fn highest_place(dir: &Path, side: Side) -> u64 {
+pub(super) fn highest_place(dir: &Path, side: Side) -> u64 {
     let cursors: &[Cursor] = match side {
         Side::Inbox => &[Cursor::Nex, Cursor::Coordinator],
         Side::Outbox => &[Cursor::Consumer],
@@ -158,6 +174,21 @@ fn highest_place(dir: &Path, side: Side) -> u64 {
         .unwrap_or(0)
 }
 
+/// Returns the highest id of the last lines of a file: another tool's may not rise.
+pub(super) fn highest_recent_id_of(path: &Path) -> Result<Option<u64>, StoreError> {
+    const LINES: u32 = 50;
+    let Some(file) = LineFile::open(path)? else {
+        return Ok(None);
+    };
+    let (mut highest, mut looked_at) = (None, 0);
+    file.find_backwards(|line| {
+        highest = highest.max(id_of(line));
+        looked_at += 1;
+        (looked_at == LINES).then_some(())
+    })?;
+    Ok(highest)
+}
+
 /// Returns the id of the last line of a file that has one.
 pub(super) fn last_id_of(path: &Path) -> Result<Option<u64>, StoreError> {
     match LineFile::open(path)? {
@@ -171,10 +202,22 @@ pub(super) fn last_id_of(path: &Path) -> Result<Option<u64>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn last_id(dir: &Path, side: Side) -> Result<u64, StoreError> {
+    if is_out_of_order(dir, side) {
+        return out_of_order::highest(dir);
+    }
     match last_id_of(&side.path(dir))? {
+        // A cursor beyond it may be that of another file, or another tool's line came last under a number that does not rise.
+        Some(id) if side == Side::Inbox && id < read_cursor(dir, Cursor::Nex)? => {
+            Ok(out_of_order::highest(dir)?.max(id))
+        }
         Some(id) => Ok(id),
         None => rotation::last_archived_id(dir, side),
     }
+}
+
+/// Whether the numbers of this side are known not to rise, so that nothing can be found by them.
+fn is_out_of_order(dir: &Path, side: Side) -> bool {
+    side == Side::Inbox && out_of_order::is_marked(dir)
 }
 
 /// Messages, and how many lines were none.
@@ -213,28 +256,47 @@ fn collect(
     wanted: impl Fn(&Message, usize) -> bool,
 ) -> Result<Read, StoreError> {
     let mut read = Read::default();
-    let mut more = collect_file(&side.path(dir), side, &mut read, &wanted)?;
+    // Behind one that is not wanted there may be others that are.
+    let goes_on = is_out_of_order(dir, side);
+    if collect_file(&side.path(dir), side, &mut read, goes_on, &wanted)? {
+        collect_archived(dir, side, first, &mut read, &wanted)?;
+    }
+    read.messages.reverse();
+    read.messages.sort_by_key(|message| message.id);
+    out_of_order::without_repeated(&mut read.messages);
+    Ok(read)
+}
+
+/// Goes on into rotated files, as far back as the id `first`.
+pub(super) fn collect_archived(
+    dir: &Path,
+    side: Side,
+    first: u64,
+    read: &mut Read,
+    wanted: &impl Fn(&Message, usize) -> bool,
+) -> Result<(), StoreError> {
+    let mut more = true;
     // What was read last is the earliest so far.
     let earliest = |read: &Read| read.messages.last().map_or(u64::MAX, |message| message.id);
-    while more && earliest(&read) > first {
-        let found = read.messages.len();
-        more = match rotation::archive_before(dir, side, earliest(&read))? {
+    while more && earliest(read) > first {
+        let before = earliest(read);
+        more = match rotation::archive_before(dir, side, before)? {
+            // Further back each time: numbers that do not rise are no way round in a circle.
             Some(archive) => {
-                collect_file(&archive, side, &mut read, &wanted)? && read.messages.len() > found
+                collect_file(&archive, side, read, false, wanted)? && earliest(read) < before
             }
             None => false,
         };
     }
-    read.messages.reverse();
-    read.messages.sort_by_key(|message| message.id);
-    Ok(read)
+    Ok(())
 }
 
-/// Collects messages of one file, the last first; `false` once `wanted` said no.
+/// Collects messages of one file, the last first; `false` once `wanted` said no, unless it `goes_on` then.
 fn collect_file(
     path: &Path,
     side: Side,
     read: &mut Read,
+    goes_on: bool,
     wanted: &impl Fn(&Message, usize) -> bool,
 ) -> Result<bool, StoreError> {
     let Some(file) = LineFile::open(path)? else {
@@ -243,6 +305,7 @@ fn collect_file(
     let enough = file.find_backwards(|line| {
         match Message::parse(line, side) {
             Some(message) if wanted(&message, read.messages.len()) => read.messages.push(message),
+            Some(_) if goes_on => {}
             Some(_) => return Some(()),
             None if line.trim_ascii().is_empty() => {}
             None => read.bad_lines += 1,
@@ -296,18 +359,30 @@ impl Tail {
 /// # Errors
 /// [`StoreError`].
 pub fn unanswered(dir: &Path) -> Result<Vec<Message>, StoreError> {
+    if out_of_order::is_marked(dir) {
+        return out_of_order::unanswered(dir);
+    }
     let mut cursor = read_cursor(dir, Cursor::Nex)?;
     if cursor > last_id(dir, Side::Inbox)? {
         // The earlier tool's rotation starts again at 1 and leaves the cursor where it was: it says nothing about this file.
         cursor = 0;
     }
     let mut waiting = read_after(dir, Side::Inbox, cursor)?.messages;
-    if waiting.is_empty() {
-        return Ok(waiting);
-    }
-    let replies = replies_after(dir, cursor)?;
-    waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
+    without_answered(dir, cursor, &mut waiting)?;
     Ok(waiting)
+}
+
+/// Leaves out those messages after the cursor that have a reply.
+pub(super) fn without_answered(
+    dir: &Path,
+    cursor: u64,
+    waiting: &mut Vec<Message>,
+) -> Result<(), StoreError> {
+    if !waiting.is_empty() {
+        let replies = replies_after(dir, cursor)?;
+        waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
+    }
+    Ok(())
 }
 
 /// Returns the files that decide what has no reply: while they stay as they are, so does [`unanswered`].
@@ -336,7 +411,7 @@ fn replies_after(dir: &Path, cursor: u64) -> Result<Vec<Message>, StoreError> {
 /// As [`unanswered`].
 pub fn next_unanswered(dir: &Path) -> Result<Option<Message>, StoreError> {
     let cursor = read_cursor(dir, Cursor::Nex)?;
-    if cursor < last_id(dir, Side::Inbox)? {
+    if !out_of_order::is_marked(dir) && cursor < last_id(dir, Side::Inbox)? {
         let next = in_file(dir, Side::Inbox, cursor + 1)?;
         if let Some(next) = next
             && !has_reply(dir, &next, cursor)?
@@ -363,6 +438,9 @@ pub fn find_unanswered(dir: &Path, id: u64) -> Result<Option<Message>, StoreErro
 
 /// Returns the message with this number from the file that is written to, whose numbers rise.
 pub(super) fn in_file(dir: &Path, side: Side, id: u64) -> Result<Option<Message>, StoreError> {
+    if is_out_of_order(dir, side) {
+        return out_of_order::in_file(dir, id);
+    }
     let path = side.path(dir);
     let Some(file) = LineFile::open(&path)? else {
         return Ok(None);
@@ -380,12 +458,19 @@ fn has_reply(dir: &Path, message: &Message, cursor: u64) -> Result<bool, StoreEr
 /// Whether a line of the outbox is the reply to a message.
 fn answers(reply: &Message, message: &Message) -> bool {
     let named = !message.request_id.is_empty() && reply.request_id == message.request_id;
-    match reply.in_reply_to {
-        // The number alone may be that of another message, from before the earlier tool started again at 1.
-        Some(id) => {
-            id == message.id
-                && (named || reply.request_id.is_empty() || message.request_id.is_empty())
-        }
-        None => named,
+    let Some(id) = reply.in_reply_to else {
+        return named;
+    };
+    // The number alone may be that of another message, from before the earlier tool started again at 1.
+    let may_be = named || reply.request_id.is_empty() || message.request_id.is_empty();
+    let formerly = reply
+        .extra
+        .get(FORMERLY_IN_REPLY_TO)
+        .and_then(Value::as_u64);
+    if formerly.is_none() || named {
+        return may_be && (id == message.id || formerly == Some(message.id));
     }
+    // Without a name, and renumbered: only those that left no room are known by their former number.
+    let sure = message.id > HIGHEST_PLACE || out_of_order::renumbered_from(message) == formerly;
+    may_be && sure && (id == message.id || formerly == Some(message.id))
 }

@@ -18,6 +18,7 @@ pub use super::message_log::{
     Read, Tail, append, append_within, decides_what_waits, find_unanswered, last_id,
     next_unanswered, read_after, read_last, unanswered,
 };
+pub use super::out_of_order::{Numbers, RENUMBERED_FROM, Which, passed_over, renumber};
 pub use super::rotation::{Keep, rotate, rotate_history};
 use super::{files, json, lock};
 use crate::clock::Timestamp;

@@ -23,6 +23,7 @@ mod message_log;
 pub mod messages;
 mod notify;
 pub mod numbering;
+mod out_of_order;
 pub mod policy_file;
 pub mod registry;
 pub mod rename;

@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::cursor::{Cursor, read_cursor};
 use super::jsonl::{Appender, LineFile};
-use super::message_log::{id_of, last_id_of};
+use super::message_log::{highest_recent_id_of, id_of};
 use super::messages::{Message, Side};
-use super::{StoreError, files};
+use super::{StoreError, files, out_of_order};
 use crate::clock;
 
 /// How many archived files of each side stay.
@@ -161,12 +161,16 @@ pub fn rotate(dir: &Path, side: Side, over: u64) -> Result<Option<PathBuf>, Stor
     let lock = Appender::open(&path, |line| Message::parse(line, side).is_some())?;
     let bytes = files::read(&path)?.unwrap_or_default();
     let at = split_at(&bytes, side, read_cursor(dir, Cursor::Nex)?);
-    if at == 0 {
+    // What came under a number that does not rise is told by the lines before it, until it has one that does.
+    if at == 0 || side == Side::Inbox && out_of_order::waits(dir, &bytes)? {
         return Ok(None);
     }
     let (old, kept) = bytes.split_at(at);
     let archive = write_archive(dir, side, old)?;
     files::replace_atomically(&path, kept)?;
+    if side == Side::Inbox && out_of_order::rise(kept) {
+        out_of_order::unmark(dir);
+    }
     drop(lock);
     Ok(Some(archive))
 }
@@ -174,7 +178,7 @@ pub fn rotate(dir: &Path, side: Side, over: u64) -> Result<Option<PathBuf>, Stor
 /// Returns the offset of the first line that stays.
 fn split_at(bytes: &[u8], side: Side, cursor: u64) -> usize {
     let mut offset = 0;
-    let mut last_with_id = 0;
+    let (mut highest, mut last_with_id) = (0, 0);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         if let Some(message) = Message::parse(line, side) {
             let stays = match side {
@@ -185,8 +189,8 @@ fn split_at(bytes: &[u8], side: Side, cursor: u64) -> usize {
                 return offset;
             }
         }
-        if id_of(line).is_some() {
-            last_with_id = offset;
+        if let Some(id) = id_of(line).filter(|id| *id >= highest) {
+            (highest, last_with_id) = (id, offset);
         }
         offset += line.len();
     }
@@ -237,12 +241,18 @@ fn archives(dir: &Path, side: Side) -> Result<Vec<(u64, PathBuf)>, StoreError> {
             && path
                 .extension()
                 .is_some_and(|extension| extension == "jsonl")
-            && let Some(last) = last_id_of(&path)?
+            && let Some(last) = highest_recent_id_of(&path)?
         {
             found.push((last, path));
         }
     }
     Ok(found)
+}
+
+/// Returns every archived file of one side.
+pub(super) fn archived(dir: &Path, side: Side) -> Result<Vec<PathBuf>, StoreError> {
+    let found = archives(dir, side)?.into_iter();
+    Ok(found.map(|(_, path)| path).collect())
 }
 
 /// Returns the archived file that holds the messages just before `id`.

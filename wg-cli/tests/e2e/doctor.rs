@@ -137,6 +137,60 @@ fn messages_whose_numbers_do_not_rise_are_told_of() {
         "{text}"
     );
     assert_eq!(told.len(), 1, "{told:?}");
+    finds_and_fixes(&world, &["behind one with the same or a higher number"]);
+    world.wg(&["service", "start"]).ok();
+    answers_once(&world, &["a", "b", "c", "d"]);
+    world.stop();
+}
+
+/// Waits until each of these has its reply, and sees that none has two.
+fn answers_once(world: &World, contents: &[&str]) {
+    let replies =
+        |text: &str, content: &str| text.matches(&format!(r#""content":"{content}""#)).count();
+    let outbox = ".wg/chat/.chat-0/outbox.jsonl";
+    world.wait_for_file(outbox, |text| {
+        contents.iter().all(|content| replies(text, content) > 0)
+    });
+    world.wg(&["chat", "the last"]).ok();
+    let text = world.read(outbox);
+    for content in contents {
+        assert_eq!(replies(&text, content), 1, "{content} in {text}");
+    }
+}
+
+#[test]
+fn a_message_of_another_tool_whose_number_does_not_rise_is_answered_once_without_a_cure() {
+    let world = World::with_workspace();
+    for content in ["one", "two", "three"] {
+        world.wg(&["up", content]).ok();
+    }
+    let inbox = ".wg/chat/.chat-0/inbox.jsonl";
+    let before = world.read(inbox);
+    let theirs = [(3, "x", "x"), (1, "y", ""), (1, "z", ""), (0, "zero", "zero")].map(
+        |(id, content, name)| {
+            format!(
+                r#"{{"id":{id},"timestamp":"2026-11-20T20:26:12Z","role":"user","content":"{content}","request_id":"{name}","theirs":1.50}}"#
+            ) + "\n"
+        },
+    );
+    for line in &theirs {
+        world.sh(&format!("cat >> {inbox}"), line.as_bytes());
+    }
+    answers_once(&world, &["x", "y", "z", "zero"]);
+    let after = world.read(inbox);
+    assert!(after.starts_with(&before), "{after}");
+    for line in &theirs {
+        assert!(after.contains(line), "{line} in {after}");
+    }
+    // The handler has left, the service is killed, and nobody sees how they come.
+    kill_daemon(&world);
+    world.stop();
+    let late = r#"{"id":2,"role":"user","content":"late","request_id":"late"}"#;
+    world.sh(&format!("cat >> {inbox}"), format!("{late}\n").as_bytes());
+    world.wg(&["service", "start"]).ok();
+    answers_once(&world, &["x", "y", "z", "zero", "late"]);
+    assert_eq!(told(&world, &["doctor", "--json"]), [] as [Value; 0]);
+    world.stop();
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod interop;
 mod messages;
 mod names;
 mod numbering;
+mod out_of_order;
 mod records;
 mod references;
 mod rotation;

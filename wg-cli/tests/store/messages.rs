@@ -361,6 +361,7 @@ fn a_message_after_the_removal_of_the_inbox_is_numbered_after_the_one_that_is_be
     }
     let attempt = Attempt {
         message: 2,
+        formerly: None,
         attempt: 1,
         started_at: Timestamp::from_millis(0),
         pid: 1,

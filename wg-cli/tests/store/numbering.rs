@@ -50,6 +50,7 @@ fn a_message_after_which_there_is_no_number_gets_a_usable_one_and_nothing_is_los
     );
     let begun = Attempt {
         message: u64::MAX,
+        formerly: None,
         attempt: 1,
         started_at: wg_cli::clock::now(),
         pid: 1,

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::names::ChatState;
 use crate::ops;
 use crate::store::graph::ChatId;
-use crate::store::messages::{self, Durability, Message, NewMessage, Role, Side};
+use crate::store::messages::{self, Durability, Message, NewMessage, RENUMBERED_FROM, Role, Side};
 use crate::store::resolve::{self, Make};
 
 #[derive(Debug, Serialize)]
@@ -56,6 +56,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Retry) -> Outcome {
     let mut again = NewMessage::new(Role::User, original.content.clone());
     again.retry_of = Some(original.id);
     again.extra.clone_from(&original.extra);
+    again.extra.remove(RENUMBERED_FROM);
     // The service notices what others append to an inbox.
     let inbox_id = messages::append(&dir, Side::Inbox, again, Durability::Sync)?;
     let state = state_of(cx, &workspace, chat)?;

@@ -16,7 +16,7 @@ use crate::store::error::of_lock;
 use crate::store::files;
 use crate::store::graph::{ChatId, Loaded};
 use crate::store::jsonl::Appender;
-use crate::store::messages::{Message, Side};
+use crate::store::messages::{self, Message, Side, Which};
 use crate::store::numbering;
 use crate::store::registry::Registry;
 use crate::store::workspace::Workspace;
@@ -109,10 +109,11 @@ pub(super) fn too_high(dir: &Path, side: Side, chat: ChatId, fix: Fix) -> Option
     ))
 }
 
-/// Numbers that do not rise: a message behind one with the same or a higher number may have been passed over.
-pub(super) fn not_rising(dir: &Path, chat: ChatId) -> Option<Finding> {
+/// Numbers that do not rise: a message behind one with the same or a higher number that has no reply. What comes under one while the service
+/// or a handler runs gets its own at once; what was there before may have been passed over by another tool on purpose.
+pub(super) fn not_rising(dir: &Path, chat: ChatId, fix: Fix) -> Option<Finding> {
     const SHOWN: usize = 5;
-    let ids = numbering::not_rising(dir).ok()?;
+    let ids = messages::passed_over(dir).ok()?;
     let shown: Vec<String> = ids.iter().take(SHOWN).map(u64::to_string).collect();
     if shown.is_empty() {
         return None;
@@ -120,14 +121,15 @@ pub(super) fn not_rising(dir: &Path, chat: ChatId) -> Option<Finding> {
     let more = if ids.len() > SHOWN { ", …" } else { "" };
     let text = format!(
         "the inbox of {chat} has {} message(s) behind one with the same or a higher number, as only another tool writes them (number {}{more}); \
-         they may never be answered",
+         they have no reply",
         ids.len(),
         shown.join(", ")
     );
-    let advice = format!(
-        "look for their replies with wg chat read {chat}, and send what has none again; whoever appends gives a message the number after the highest"
-    );
-    Some(Finding::new("messages", Weight::Warning, text).with_advice(advice))
+    Some(Finding::new("messages", Weight::Warning, text).fixed_by(
+        "ask each under the number after the highest; the lines that are there stay as they are",
+        fix,
+        || Ok(messages::renumber(dir, Which::All).map(drop)?),
+    ))
 }
 
 fn ends_torn(path: &Path) -> Result<bool, StoreError> {
