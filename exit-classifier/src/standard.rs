@@ -127,26 +127,29 @@ const OUT_OF_MEMORY_137: Rule = Rule::standard(
     Counts::Crash,
     "the kernel ended a process in it for lack of memory",
 );
+/// The status names the signal and not its sender, who may be the process itself: `kill -9 $$`.
+const BY_WHOM: &str = "who sent that signal is not known";
 const KILLED: Rule = Rule::standard(
     "killed",
     &[SIGNAL_KILL],
     Cause::Killed,
     Counts::Crash,
-    "somebody else killed it",
+    BY_WHOM,
 );
 const EXTERNAL_STOP: Rule = Rule::standard(
     "external_stop",
     &[SIGNAL_GENTLE],
     Cause::Killed,
     Counts::ExternalStop,
-    "somebody else told it to end",
+    BY_WHOM,
 );
+/// Whether a fault raised it or somebody sent it, the status does not say either.
 const ABORTED: Rule = Rule::standard(
     "aborted",
     &[SIGNAL_FATAL],
     Cause::Aborted,
     Counts::Crash,
-    "it ended itself by a fault",
+    "that is the signal of a fault",
 );
 const LOST: Rule = Rule::standard(
     "lost",
@@ -343,14 +346,14 @@ pub(crate) static AGENT: &[Rule] = &[
         &[If::Signal(Borrowed(&[SIGKILL, SIGTERM, SIGHUP, SIGINT]))],
         Cause::Killed,
         Counts::TurnFailed,
-        "somebody else ended the agent",
+        "a signal ended the agent; who sent it is not known",
     ),
     Rule::standard(
         "turn_aborted",
         &[SIGNAL_FATAL],
         Cause::Aborted,
         Counts::TurnFailed,
-        "the agent ended itself by a fault",
+        "the agent died of the signal of a fault",
     ),
     Rule::standard(
         "turn_lost",

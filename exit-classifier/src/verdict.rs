@@ -18,7 +18,7 @@ labels! {
         Success = "success",
         /// It left because it was asked to, or by its own plan.
         Planned = "planned",
-        /// Somebody outside ended it gently.
+        /// A signal ended it that asks for the end.
         Stopped = "stopped",
         /// Something outside keeps it from running now; waiting helps.
         Blocked = "blocked",
@@ -55,9 +55,9 @@ labels! {
         NotStarted = "not_started",
         /// The kernel ended it to get memory back.
         OutOfMemory = "out_of_memory",
-        /// Somebody else ended it with a signal.
+        /// A signal ended it that is sent to end processes; who sent it is not known, and it may have been itself.
         Killed = "killed",
-        /// It ended itself by a fault: abort, bad memory access, bad instruction.
+        /// It died of the signal of a fault: abort, bad memory access, bad instruction.
         Aborted = "aborted",
         /// It was ended because it showed no progress for too long.
         Stalled = "stalled",
@@ -109,8 +109,8 @@ impl Cause {
             Self::Unavailable => "what it depends on is unavailable",
             Self::NotStarted => "the start failed",
             Self::OutOfMemory => "the kernel ended it for lack of memory",
-            Self::Killed => "somebody else ended it with a signal",
-            Self::Aborted => "it ended itself by a fault",
+            Self::Killed => "a signal ended it",
+            Self::Aborted => "it died of the signal of a fault",
             Self::Stalled => "it showed no progress for too long",
             Self::RuntimeError => "it failed",
             Self::Lost => "how it ended cannot be known",
@@ -138,7 +138,7 @@ labels! {
         Permanent = "permanent",
         /// Waiting for a program or an endpoint to come back.
         Dependency = "dependency",
-        /// Somebody outside stopped it; no failure of its own.
+        /// It was told to end by a signal that asks, by whomever; no failure of its own.
         ExternalStop = "external_stop",
         /// A crash.
         Crash = "crash",

@@ -2,11 +2,13 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use crate::sys;
 use exit_classifier::{Cause, Counts, Ending, Observation, RuleSet};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use signal_hook::flag::register_conditional_shutdown;
 
 /// A shell in a process group of its own, which is ended with everything in it when the test lets go.
 pub(crate) struct Shell(Child);
@@ -17,7 +19,7 @@ impl Shell {
     }
 
     pub(crate) fn start_in(script: &str, dir: impl AsRef<std::path::Path>) -> Self {
-        sys::heed_signals();
+        heed_signals();
         let child = Command::new("/bin/sh")
             .args(["-c", script])
             .env_clear()
@@ -53,6 +55,20 @@ impl Shell {
         assert_eq!(looked, reaped, "the look and the reaping disagree");
         reaped
     }
+}
+
+/// Lets what is started here heed these signals, as from a terminal.
+///
+/// Whoever starts these tests in the background of a script, or under `nohup`, has them ignored, which every program inherits. A handler
+/// it does not inherit, and has the default instead.
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT].map(Signal::as_raw) {
+            let end = Arc::new(AtomicBool::new(true));
+            register_conditional_shutdown(signal, 128 + signal, end).unwrap();
+        }
+    });
 }
 
 impl Drop for Shell {

@@ -16,6 +16,4 @@ mod sentences;
 #[cfg(feature = "serde")]
 mod serde;
 #[cfg(test)]
-mod sys;
-#[cfg(test)]
 mod walk;

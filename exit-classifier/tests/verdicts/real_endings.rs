@@ -210,7 +210,7 @@ fn the_core_flag_is_what_the_kernel_says() {
         assert_eq!(verdict.fact("ending"), Some("SIGSEGV (core dumped)"));
         assert_eq!(
             verdict.sentence(),
-            "died of SIGSEGV (core dumped) after 5.0 s: it ended itself by a fault (rule aborted)"
+            "died of SIGSEGV (core dumped) after 5.0 s: that is the signal of a fault (rule aborted)"
         );
     }
     assert!(

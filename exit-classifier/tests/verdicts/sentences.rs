@@ -5,7 +5,7 @@ use std::time::Duration;
 use exit_classifier::{Asked, Ending, LockHolder, Observation, RuleSet, signal as signals};
 use rustix::process::Signal;
 
-use crate::common::{never_started, seen, signal};
+use crate::common::{never_started, run, seen, signal};
 
 #[track_caller]
 fn reads(seen: &Observation<'_>, sentence: &str) {
@@ -20,7 +20,7 @@ fn every_kind_of_ending_makes_one_sentence() {
     );
     reads(
         &Observation::new(signal(9), Duration::from_secs(724)),
-        "died of SIGKILL after 12 min: somebody else killed it (rule killed)",
+        "died of SIGKILL after 12 min: who sent that signal is not known (rule killed)",
     );
     reads(
         &Observation::new(signal(40), Duration::from_secs(1)),
@@ -47,7 +47,7 @@ fn every_kind_of_ending_makes_one_sentence() {
             wrapper: true,
             ..seen(Ending::Code(137))
         },
-        "left with code 137 (a shell's word for SIGKILL) after 5.0 s: somebody else killed it (rule killed)",
+        "left with code 137 (a shell's word for SIGKILL) after 5.0 s: who sent that signal is not known (rule killed)",
     );
     reads(
         &Observation {
@@ -56,6 +56,20 @@ fn every_kind_of_ending_makes_one_sentence() {
         },
         "died of SIGTERM after 5.0 s: it was asked to stop (rule stop_asked)",
     );
+}
+
+#[test]
+fn who_sent_a_signal_is_never_claimed_because_no_status_says_it() {
+    // Each of these did it itself, and looks as if somebody else had.
+    for script in ["kill -9 $$", "kill -TERM $$", "ulimit -c 0; kill -ABRT $$"] {
+        let ending = run(script);
+        for rules in [RuleSet::handler(), RuleSet::agent(), RuleSet::command()] {
+            let sentence = rules.classify(&seen(ending)).sentence();
+            for claim in ["somebody", "itself"] {
+                assert!(!sentence.contains(claim), "{sentence}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -44,7 +44,6 @@ mod standstill;
 mod states;
 mod succession;
 mod surroundings;
-mod sys;
 mod terminal;
 mod tree;
 mod truth;

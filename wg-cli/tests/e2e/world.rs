@@ -15,17 +15,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
+use signal_hook::flag::register_conditional_shutdown;
 
 use crate::process::{Process, pidfd, wait_readable};
-use crate::sys;
 
 /// When a hung test is given up. Nothing is measured against it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(120);
@@ -56,11 +57,25 @@ pub(crate) struct Done {
     what: String,
 }
 
+/// Lets what is started here heed these signals, as from a terminal.
+///
+/// Whoever starts these tests in the background of a script, or under `nohup`, has them ignored, which every program inherits. A handler
+/// it does not inherit, and has the default instead.
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGHUP, SIGINT, SIGQUIT] {
+            let end = Arc::new(AtomicBool::new(true));
+            register_conditional_shutdown(signal, 128 + signal, end).unwrap();
+        }
+    });
+}
+
 impl World {
     /// An empty directory, with no workspace yet.
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        sys::heed_signals();
+        heed_signals();
         let dir = tempfile::Builder::new()
             .prefix("wg-e2e-")
             .tempdir()
