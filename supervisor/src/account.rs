@@ -10,14 +10,21 @@ use crate::{Holder, Moment, Policy};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Window {
     pub(crate) times: VecDeque<Moment>,
+    /// How many there were since the window was last empty, those that are no longer in it included.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) in_a_row: u32,
     /// Whether the episode that is going on has been announced.
     pub(crate) announced: bool,
 }
 
 impl Window {
-    /// Adds `now` and returns how many are within the window.
+    /// Adds `now` and returns how many are within the window, as far as they are kept.
     pub(crate) fn push(&mut self, now: Moment, window: Duration, keep: u32) -> u32 {
         self.prune(now, window);
+        if self.times.is_empty() {
+            self.in_a_row = 0;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
         self.times.push_back(now);
         // With pauses of zero a window could hold millions; one more than the
         // budget is all that any rule asks for.
@@ -148,6 +155,13 @@ pub(crate) fn doubled(first: Duration, number: u32, cap: Duration) -> Duration {
     first
         .checked_mul(factor)
         .map_or(cap, |pause| pause.min(cap))
+}
+
+/// Returns the first number whose pause is `cap`; the last there is where none is.
+pub(crate) fn first_at_cap(first: Duration, cap: Duration) -> u32 {
+    (1..=u32::BITS + 1)
+        .find(|number| doubled(first, *number, cap) >= cap)
+        .unwrap_or(u32::MAX)
 }
 
 /// A generator of fractions whose whole state is two numbers, so that a restored

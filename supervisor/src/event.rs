@@ -376,7 +376,9 @@ pub enum Notice {
     Backoff {
         /// The account that the pause is booked to.
         account: Account,
-        /// The how-manieth in that account.
+        /// The how-manieth in that account: of crashes the crash number, of clean
+        /// restarts and restarts on the memory cap the how-manieth since the window
+        /// was last empty, of a dependency's failures the how-manieth in a row.
         number: u32,
         /// The length of the pause.
         delay: Duration,

@@ -50,7 +50,7 @@ pub enum State {
         until: Moment,
         /// The account that the pause is booked to.
         account: Account,
-        /// The how-manieth in that account.
+        /// The how-manieth in that account, as in [`Notice::Backoff`](crate::Notice::Backoff).
         number: u32,
     },
     /// It crashes too often; attempts are paced.
@@ -236,7 +236,7 @@ pub struct CrashFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WindowFacts {
-    /// Endings within the window.
+    /// Endings within the window, counted up to one more than what is free.
     pub count: u32,
     /// What is free.
     pub budget: u32,

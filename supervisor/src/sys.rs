@@ -57,13 +57,13 @@ struct Sent {
     value: usize,
 }
 
-/// Sends a signal of any number, as kill(2), or with a value, as sigqueue(3).
+/// Sends the process of a pidfd a signal of any number, as kill(2), or with a value, as sigqueue(3).
 ///
 /// # Errors
 ///
 /// Those of `pidfd_send_signal(2)`: ESRCH for a process that has ended and was reaped, EINVAL for a number that
 /// is no signal.
-pub(crate) fn send(pidfd: BorrowedFd<'_>, signal: i32, value: Option<usize>) -> io::Result<()> {
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32, value: Option<usize>) -> io::Result<()> {
     let queued = value.map(|value| Queued {
         signal,
         errno: 0,

@@ -15,8 +15,8 @@ use crate::{Disposition, Generation, Machine, Notice, ParkReason, SpawnFailure, 
 /// When a command is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// After every ending that is not a success; that somebody else ended it is
-    /// none.
+    /// After every ending that is not a success; to be ended by a signal that nobody
+    /// here sent is none.
     OnFailure,
     /// After every ending.
     Always,

@@ -175,7 +175,8 @@ impl Machine {
         } else {
             Duration::ZERO
         };
-        self.wait(Account::Clean, count, pause, now, step);
+        let number = self.books.clean.in_a_row;
+        self.wait(Account::Clean, number, pause, now, step);
     }
 
     pub(super) fn memory_capped(&mut self, peak: Option<u64>, now: Moment, step: &mut Step) {
@@ -195,17 +196,15 @@ impl Machine {
             });
         }
         let pause = policy.memory_pause;
-        self.wait(Account::Memory, count, pause, now, step);
+        let number = self.books.memory.in_a_row;
+        self.wait(Account::Memory, number, pause, now, step);
     }
 
     pub(super) fn dependency_failed(&mut self, reason: String, now: Moment, step: &mut Step) {
         self.books.last_failure = Some(reason);
         let policy = &self.policy;
         let (first, cap) = (policy.dependency_first, policy.dependency_cap);
-        // The number stops rising where the pause does.
-        if self.books.dependency == 0 || doubled(first, self.books.dependency, cap) < cap {
-            self.books.dependency += 1;
-        }
+        self.books.dependency = self.books.dependency.saturating_add(1);
         let number = self.books.dependency;
         let pause = self
             .books

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use crate::Moment;
+use crate::account::first_at_cap;
 use crate::event::{Account, Action, Notice, StartReason, Step, UnparkedBy};
 use crate::state::{AfterStop, State, StopReason};
 
@@ -142,12 +143,16 @@ impl Machine {
         }
     }
 
-    /// Once per number and account. The dependency number stops rising at its
-    /// cap, so a stream of messages cannot turn a long pause into none.
+    /// Once per number and account. All numbers of a dependency whose pause is the
+    /// cap are one here, so a stream of messages cannot turn a long pause into none.
     pub(super) fn may_cut_short(&mut self, account: Account, number: u32) -> bool {
-        let used = match account {
-            Account::Crash => &mut self.books.early_crash,
-            Account::Dependency => &mut self.books.early_dependency,
+        let (used, number) = match account {
+            Account::Crash => (&mut self.books.early_crash, number),
+            Account::Dependency => {
+                let policy = &self.policy;
+                let longest = first_at_cap(policy.dependency_first, policy.dependency_cap);
+                (&mut self.books.early_dependency, number.min(longest))
+            }
             Account::Clean
             | Account::Memory
             | Account::Contention

@@ -29,6 +29,8 @@ pub use stat::{is_alive, process, start_ticks};
 pub(crate) use sweep::{Next, Order, OrderKind, Sweep, Target};
 pub(crate) use table::Table;
 
+pub use crate::sys::send;
+
 /// A process, named well enough not to be mistaken for a later one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {

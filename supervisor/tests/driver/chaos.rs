@@ -39,6 +39,7 @@ fn no_unit_ever_has_two_processes_and_none_leaves_anything_behind() {
     policy.clean_budget = 10_000;
     policy.backoff_first = Duration::from_millis(1);
     policy.backoff_cap = Duration::from_millis(20);
+    // Within the bounds most units would wait out a second, and hardly a wish would meet a process.
     policy.unsafe_no_backoff = true;
     let policy = policy.validate().unwrap();
 

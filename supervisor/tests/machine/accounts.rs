@@ -257,6 +257,41 @@ fn clean_restarts_beyond_the_budget_pause_and_are_warned_about_once() {
     );
 }
 
+/// The number that the last ending has in its account.
+#[track_caller]
+fn number_told(subject: &Subject) -> u32 {
+    let number = |notice: &Notice| {
+        if let Notice::Backoff { number, .. } = notice {
+            Some(*number)
+        } else {
+            None
+        }
+    };
+    let told = subject.notices.iter().find_map(number);
+    told.unwrap_or_else(|| panic!("no pause is told: {:?}", subject.notices))
+}
+
+#[test]
+fn every_restart_has_its_own_number_however_many_there_were() {
+    for (ending, quiet) in [
+        (Disposition::Clean, 61),
+        (memory(1), 601),
+        (dependency(), 301),
+    ] {
+        let mut subject = Subject::started();
+        for number in 1..=200 {
+            subject.ends(secs(0), ending.clone());
+            assert_eq!(number_told(&subject), number, "{ending:?}");
+            if subject.action.is_none() {
+                subject.waits();
+            }
+            subject.comes_up();
+        }
+        subject.ends(secs(quiet), ending.clone());
+        assert_eq!(number_told(&subject), 1, "{ending:?} after a quiet time");
+    }
+}
+
 #[test]
 fn a_pause_of_zero_is_told_as_well() {
     let mut subject = Subject::started();
