@@ -1,4 +1,4 @@
-//! The signals of `wg run`, in the form in which they can be passed on: with who sent them, and with their values.
+//! The signals of a program that runs another one, in the form in which they can be passed on: with who sent them, and with their values.
 //!
 //! As in the kernel, an ordinary signal that is sent again before it was heard is heard once, and each real-time signal is one of its
 //! own. The ordinary ones stand on a board, so that no flood of others can drown them. The real-time ones stand in a pipe: some 6,500 of
@@ -6,31 +6,54 @@
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::libc::{SI_KERNEL, SIGRTMAX, SIGRTMIN};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use signal_hook::SigId;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTRAP, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGWINCH, SIGXCPU,
+};
 
 use crate::process_signal;
 use crate::sys;
 
+/// What is passed on, besides the real-time signals. Most of these would end this program and leave the command alone.
+const PASSED_ON: [i32; 16] = [
+    SIGTERM,
+    SIGINT,
+    SIGQUIT,
+    SIGHUP,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGXCPU,
+    SIGIO,
+    SIGABRT,
+    SIGTRAP,
+    nix::sys::signal::Signal::SIGPWR as i32,
+    nix::sys::signal::Signal::SIGSTKFLT as i32,
+];
+
 /// A signal that was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub(super) number: i32,
+pub(crate) struct Heard {
+    pub(crate) number: i32,
     /// Whether no process sent it: a terminal did, or what the system watches over, such as a limit.
-    pub(super) from_kernel: bool,
+    pub(crate) from_kernel: bool,
     /// What came along with it; see sigqueue(3).
-    pub(super) value: Option<usize>,
+    pub(crate) value: Option<usize>,
 }
 
 /// What is heard, one signal after the other, until nobody listens any more.
 #[derive(Debug)]
-pub(super) struct Ears {
+pub(crate) struct Ears {
     board: Arc<Board>,
     bell: PipeReader,
     heard: VecDeque<Heard>,
@@ -38,13 +61,13 @@ pub(super) struct Ears {
 
 /// While this lives, the signals do nothing but being heard.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(crate) struct Listening {
     registered: Vec<SigId>,
 }
 
-/// Starts to listen to these and to all real-time signals. What the caller of this program ignores, as `nohup` does, stays ignored, by
-/// whatever is started, too; `always` is heard all the same.
-pub(super) fn listen(numbers: &[i32], always: i32) -> io::Result<(Listening, Ears)> {
+/// Starts to listen to all that is passed on, and to `also`. What the caller of this program ignores, as `nohup` does, stays ignored, by
+/// whatever is started, too; `also` is heard all the same.
+pub(crate) fn listen(also: i32) -> io::Result<(Listening, Ears)> {
     let (bell, rope) = io::pipe()?;
     // A full pipe has told enough: a signal handler must never wait in write.
     rustix::io::ioctl_fionbio(rope.as_fd(), true)?;
@@ -57,12 +80,11 @@ pub(super) fn listen(numbers: &[i32], always: i32) -> io::Result<(Listening, Ear
         registered: Vec::new(),
     };
     let ignored = process_signal::ignored();
-    let heeded = numbers
-        .iter()
-        .copied()
+    let heeded = PASSED_ON
+        .into_iter()
         .chain(SIGRTMIN()..=SIGRTMAX())
         .filter(|number| ignored & (1 << (number - 1)) == 0);
-    for number in heeded.chain([always]) {
+    for number in heeded.chain([also]) {
         let id = sys::hear(number, Arc::clone(&rope))?;
         listening.registered.push(id);
     }
@@ -72,22 +94,46 @@ pub(super) fn listen(numbers: &[i32], always: i32) -> io::Result<(Listening, Ear
 
 impl Ears {
     /// Returns where the signals stand before they are heard.
-    pub(super) fn board(&self) -> Arc<Board> {
+    pub(crate) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
+    }
+
+    /// Listens once, and returns what was heard: for who was told that there is something to read.
+    pub(crate) fn listen(&mut self) -> Vec<Heard> {
+        self.hear_more();
+        self.heard.drain(..).collect()
+    }
+
+    /// Waits for a ring, and takes in what it is about; `false` if nobody can ring any more.
+    fn hear_more(&mut self) -> bool {
+        let mut record = [0; RECORD];
+        let rung = self.bell.read_exact(&mut record).is_ok();
+        if rung {
+            self.heard.extend(heard_in(record));
+            self.heard.extend(self.board.take());
+        }
+        rung
+    }
+}
+
+impl AsFd for Ears {
+    /// What is readable when there is something to hear.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 }
 
 /// Leaves all signals to the other threads. Where only the driver's thread has them, it cannot see a death without having seen the signal
 /// that the terminal sent to both, and real-time signals keep their order. That thread starts the command, which inherits what is
 /// blocked in it: nothing.
-pub(super) fn leave_to_others() {
+pub(crate) fn leave_to_others() {
     if let Err(errno) = SigSet::all().thread_block() {
         log::debug!("signals are not left to the driver: {errno}");
     }
 }
 
 /// Does this with all signals left to the other threads; a thread that is started so never has one.
-pub(super) fn apart<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+pub(crate) fn apart<T>(start: impl FnOnce() -> T) -> io::Result<T> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let started = start();
     mask.thread_set_mask()?;
@@ -107,19 +153,14 @@ impl Iterator for Ears {
     type Item = Heard;
 
     fn next(&mut self) -> Option<Heard> {
-        while self.heard.is_empty() {
-            let mut record = [0; RECORD];
-            self.bell.read_exact(&mut record).ok()?;
-            self.heard.extend(heard_in(record));
-            self.heard.extend(self.board.take());
-        }
+        while self.heard.is_empty() && self.hear_more() {}
         self.heard.pop_front()
     }
 }
 
 /// The ordinary signals that wait to be heard.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub(crate) struct Board {
     /// Two bits each, so that both are set and taken at once: at its number where a process sent it, and `FROM_KERNEL` above where none did.
     waiting: AtomicU64,
     /// Whether one of those that end the command has come, heard or not.
@@ -132,17 +173,17 @@ const FROM_KERNEL: i32 = 32;
 
 impl Board {
     /// Whether this program was told to end the command, even if whoever listens has not heard of it yet.
-    pub(super) fn says_end(&self) -> bool {
+    pub(crate) fn says_end(&self) -> bool {
         self.end.load(Ordering::SeqCst)
     }
 
     /// Whether there was a hang-up that may be the end.
-    pub(super) fn says_hang_up(&self) -> bool {
+    pub(crate) fn says_hang_up(&self) -> bool {
         self.hang_ups.load(Ordering::SeqCst) != 0
     }
 
     /// Decides what the hang-ups until now mean.
-    pub(super) fn weigh<T>(&self, decide: impl FnOnce() -> T) -> T {
+    pub(crate) fn weigh<T>(&self, decide: impl FnOnce() -> T) -> T {
         let weighed = self.hang_ups.load(Ordering::SeqCst);
         let decided = decide();
         self.hang_ups.fetch_sub(weighed, Ordering::SeqCst);

@@ -1,6 +1,5 @@
 //! `wg run`: one command in the foreground, under the same machine and driver as the chats.
 
-mod ears;
 mod line;
 mod terminal;
 
@@ -8,28 +7,25 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvError, bounded};
 use exit_classifier::{Asked, Ending, Observation, RuleSet};
 use session_lock::ProcessIdentity;
-use signal_hook::consts::{
-    SIGABRT, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTRAP, SIGUSR1,
-    SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU,
-};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use supervisor::tree::Marker;
 use supervisor::{
     Cooperation, Disposition, Ended, Foreground, Generation, Host, Ladder, Machine, Notice,
     Outcome, Prepared, Restart, Rung, SpawnFailure, StartReason, UnitId, ValidPolicy,
 };
 
-pub(crate) use self::ears::Rope;
-use self::ears::{Board, Ears};
 use self::line::{Line, Teller};
 use self::terminal::Terminal;
+use crate::ears::{self, Board, Ears};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::{ChatState, EventKind};
@@ -38,32 +34,12 @@ use crate::process_signal::{self, Signal};
 use crate::store::events::EventLine;
 use crate::store::registry;
 use crate::strays;
+use crate::unstartable;
 use crate::why::LastVerdict;
 use crate::wire;
 
 /// The environment variable that everything below the command carries.
 const MARKER: &str = "WG_RUN";
-
-/// What is passed on to the command, besides the real-time signals. The first three end it, and so does SIGHUP when the terminal is gone. Most
-/// of the others would end this program and leave the command alone.
-pub(crate) const PASSED_ON: [i32; 16] = [
-    SIGTERM,
-    SIGINT,
-    SIGQUIT,
-    SIGHUP,
-    SIGUSR1,
-    SIGUSR2,
-    SIGWINCH,
-    SIGALRM,
-    SIGVTALRM,
-    SIGPROF,
-    SIGXCPU,
-    SIGIO,
-    SIGABRT,
-    SIGTRAP,
-    nix::sys::signal::Signal::SIGPWR as i32,
-    nix::sys::signal::Signal::SIGSTKFLT as i32,
-];
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -95,8 +71,7 @@ pub fn run(
     // What loses its parent below the command comes to us and is found by its place, whatever it did to its environment.
     strays::come_here();
     let terminal = Terminal::of_this_process();
-    let (listening, ears) =
-        ears::listen(&PASSED_ON, SIGCHLD).map_err(system("failed to handle signals"))?;
+    let (listening, ears) = ears::listen(SIGCHLD).map_err(system("failed to handle signals"))?;
     let told = Arc::new(Told::of(ears.board(), terminal));
     let (teller, line) = Teller::start(tell).map_err(system("failed to start a thread"))?;
     let (starting, apart) = bounded(0);
@@ -153,14 +128,20 @@ fn heed(ears: Ears, foreground: &Foreground, told: &Told) {
             }
             // Both the shell and the system tell of a terminal that is gone: to be told twice is no impatience.
             SIGHUP => match told.hang_up(heard.from_kernel) {
-                HangUp::OfTheCommand => foreground.signal(SIGHUP),
+                HangUp::OfTheCommand => {
+                    told.passing_on(SIGHUP);
+                    foreground.signal(SIGHUP);
+                }
                 HangUp::TheEnd => drop(foreground.stop()),
                 HangUp::Known => {}
             },
-            number => match heard.value {
-                Some(value) => foreground.queue(number, value),
-                None => foreground.signal(number),
-            },
+            number => {
+                told.passing_on(number);
+                match heard.value {
+                    Some(value) => foreground.queue(number, value),
+                    None => foreground.signal(number),
+                }
+            }
         }
     }
 }
@@ -178,6 +159,8 @@ struct Told {
     not_started: AtomicU8,
     /// A run ended after that signal, or the command was done without it.
     ended: AtomicBool,
+    /// What was passed on to the run that goes on, a bit for each signal.
+    passed_on: AtomicU64,
 }
 
 /// What a hang-up means.
@@ -199,7 +182,18 @@ impl Told {
             by_terminal: AtomicBool::new(false),
             not_started: AtomicU8::new(0),
             ended: AtomicBool::new(false),
+            passed_on: AtomicU64::new(0),
         }
+    }
+
+    /// Takes note of a signal that is about to be passed on.
+    fn passing_on(&self, number: i32) {
+        self.passed_on.fetch_or(bit(number), Ordering::SeqCst);
+    }
+
+    /// Whether this run was passed that signal.
+    fn has_passed_on(&self, number: i32) -> bool {
+        self.passed_on.load(Ordering::SeqCst) & bit(number) != 0
     }
 
     /// Whether a stop is asked for, or about to be.
@@ -244,6 +238,14 @@ impl Told {
                 .unwrap_or(ExitCode::Failed.code()),
         }
     }
+}
+
+/// The bit of a signal, which are 64 at most.
+fn bit(number: i32) -> u64 {
+    u32::try_from(number - 1)
+        .ok()
+        .and_then(|place| 1_u64.checked_shl(place))
+        .unwrap_or(0)
 }
 
 struct OneCommand {
@@ -295,7 +297,15 @@ impl Host for OneCommand {
             seen.asked = Some(Asked::Stop);
             self.told.ended.store(true, Ordering::SeqCst);
         }
-        let verdict = self.rules.classify(&seen);
+        let mut verdict = self.rules.classify(&seen);
+        // The status does not say who sent it; here it is known.
+        if let Ending::Signal { number, .. } = seen.ending
+            && seen.asked.is_none()
+            && self.told.has_passed_on(number)
+        {
+            verdict.because = "wg run was sent that signal and passed it on".into();
+            verdict.evidence.push(("passed_on", "true".to_owned()));
+        }
         self.tell.state(ChatState::Stopping);
         let line = EventLine::new(None, EventKind::Exited, format!("{} {verdict}", ended.pid));
         self.tell.say(EventLine {
@@ -323,15 +333,20 @@ impl Host for OneCommand {
             boot_id: crate::clock::boot_id().map(str::to_owned),
         });
         self.told.not_started.store(0, Ordering::SeqCst);
+        self.told.passed_on.store(0, Ordering::SeqCst);
     }
 
     fn spawn_error(&mut self, _unit: UnitId, program: &OsStr, error: &io::Error) -> SpawnFailure {
-        let failure = SpawnFailure::of(program, error);
-        let code = match &failure {
-            // As shells do: 127 for what is not there, 126 for what cannot be run.
-            SpawnFailure::Permanent { .. } if error.kind() == io::ErrorKind::NotFound => 127,
-            SpawnFailure::Permanent { .. } => 126,
-            SpawnFailure::Transient { .. } => ExitCode::System.code(),
+        let why = unstartable::in_words(Path::new(""), program, error);
+        let reason = format!("failed to start `{}`: {why}", program.display());
+        let (code, failure) = match SpawnFailure::of(program, error) {
+            SpawnFailure::Permanent { .. } => (
+                unstartable::shell_code(error),
+                SpawnFailure::Permanent { reason },
+            ),
+            SpawnFailure::Transient { .. } => {
+                (ExitCode::System.code(), SpawnFailure::Transient { reason })
+            }
         };
         self.told.not_started.store(code, Ordering::SeqCst);
         failure
@@ -366,7 +381,7 @@ impl Host for OneCommand {
             return false;
         };
         let by_terminal = self.told.by_terminal.load(Ordering::SeqCst);
-        let knows = by_terminal && terminal::reaches(child.pid);
+        let knows = by_terminal && process_signal::shares_our_group(child.pid);
         // A process that somebody stopped hears nothing before it goes on.
         for signal in (!knows).then_some(signal).into_iter().chain([Signal::CONT]) {
             if let Err(e) = process_signal::send(child, signal) {

@@ -8,6 +8,7 @@ mod columns;
 mod control_group;
 pub mod daemon;
 pub mod dir_registry;
+mod ears;
 pub mod exit_code;
 pub mod failure;
 pub mod foreground;
@@ -30,6 +31,7 @@ pub mod standstill;
 pub mod store;
 mod strays;
 mod sys;
+mod unstartable;
 pub mod why;
 pub mod wire;
 

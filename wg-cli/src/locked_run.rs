@@ -5,25 +5,25 @@
 //! has ended. What has left the group keeps the lock only as long as it has the descriptor that was lent.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
-use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp};
+// Not nix, to which an ending by a real-time signal is an error.
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
 use session_lock::{DirLock, ProcessIdentity, Released, Standing};
-use signal_hook::SigId;
-use signal_hook::consts::SIGCHLD;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use supervisor::tree;
 
+use crate::ears::{self, Heard};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::foreground::PASSED_ON;
-use crate::process_signal::{self, Signal};
+use crate::process_signal;
 use crate::store::watch::{DirWatch, Woke};
 use crate::strays;
+use crate::unstartable;
 
 /// Where the group may change without a word: a process that is no child of ours ends, and its parent is told.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -43,21 +43,15 @@ pub fn run(mut lock: DirLock, command: &[OsString], tell: impl Fn(&str)) -> Resu
         return Err(Failure::new(ExitCode::Usage, "there is nothing to run"));
     };
     strays::come_here();
-    let mut ears = Ears::open().map_err(system("failed to handle signals"))?;
+    let (_listening, mut ears) =
+        ears::listen(SIGCHLD).map_err(system("failed to handle signals"))?;
     let mut watch = DirWatch::new(lock.session().path())?;
     let leader = match lock.spawn_lent(Command::new(program).args(arguments)) {
         Ok(child) => child.id(),
         Err(error) => {
-            tell(&format!(
-                "failed to start `{}`: {error}",
-                program.to_string_lossy()
-            ));
-            // As shells do: 127 for what is not there, 126 for what cannot be run.
-            let code = if error.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
+            let why = unstartable::in_words(Path::new(""), program, &error);
+            tell(&format!("failed to start `{}`: {why}", program.display()));
+            let code = unstartable::shell_code(&error);
             release(lock, &tell);
             return Ok(code);
         }
@@ -65,13 +59,6 @@ pub fn run(mut lock: DirLock, command: &[OsString], tell: impl Fn(&str)) -> Resu
     let mut code = None;
     let mut told = Told::default();
     loop {
-        for heard in ears.listen() {
-            if heard == SIGCHLD {
-                code = reap(leader).or(code);
-            } else if !process_signal::told_by_the_terminal(heard) {
-                pass_on(leader, code.is_none(), heard);
-            }
-        }
         let mut again = None;
         if let Some(code) = code {
             let left = members();
@@ -87,12 +74,21 @@ pub fn run(mut lock: DirLock, command: &[OsString], tell: impl Fn(&str)) -> Resu
             }
             again = Some(crate::clock::steady() + LOOK_AGAIN);
         }
-        let fds: Vec<_> = ears.pipes.iter().map(|(_, pipe)| pipe.as_fd()).collect();
-        let woke = watch
-            .wait(again, &fds)
-            .map_err(system("failed to wait for the command"))?;
-        if woke == Woke::Changed {
-            look_at_lock(&mut lock, &mut told, &tell);
+        match watch
+            .wait(again, &[ears.as_fd()])
+            .map_err(system("failed to wait for the command"))?
+        {
+            Woke::Ready(_) => {
+                for heard in ears.listen() {
+                    if heard.number == SIGCHLD {
+                        code = reap(leader).or(code);
+                    } else {
+                        pass_on(code.is_none().then_some(leader), heard);
+                    }
+                }
+            }
+            Woke::Changed => look_at_lock(&mut lock, &mut told, &tell),
+            Woke::Deadline => {}
         }
     }
 }
@@ -145,32 +141,30 @@ fn release(lock: DirLock, tell: &impl Fn(&str)) {
 fn reap(leader: u32) -> Option<u8> {
     let mut code = None;
     loop {
-        let ended = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => (pid, u8::try_from(status & 0xff)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, u8::try_from(128 + signal as i32)),
-            Err(Errno::EINTR) => continue,
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if u32::try_from(pid.as_raw_pid()) == Ok(leader) => {
+                let by_signal = || status.terminating_signal().map(|signal| 128 + signal);
+                let told = status.exit_status().or_else(by_signal);
+                let told = told.and_then(|code| u8::try_from(code).ok());
+                code = Some(told.unwrap_or(ExitCode::Failed.code()));
+            }
+            Ok(Some(_)) | Err(Errno::INTR) => {}
             // Nobody else has ended, or there is no child at all.
-            Ok(_) | Err(_) => return code,
-        };
-        if u32::try_from(ended.0.as_raw()) == Ok(leader) {
-            code = Some(ended.1.unwrap_or(ExitCode::Failed.code()));
+            Ok(None) | Err(_) => return code,
         }
     }
 }
 
 /// Lists the living processes below this one that are in its process group.
 fn members() -> Vec<tree::Process> {
-    let group = getpgrp();
     let below = tree::descendants(std::process::id()).unwrap_or_else(|error| {
         log::warn!("failed to look for what the command left: {error}");
         Vec::new()
     });
-    let in_group = |pid: u32| {
-        i32::try_from(pid).is_ok_and(|pid| getpgid(Some(Pid::from_raw(pid))) == Ok(group))
-    };
     below
         .into_iter()
-        .filter(|process| in_group(process.pid) && tree::is_alive(process.pid, process.start))
+        .filter(|process| process_signal::shares_our_group(process.pid))
+        .filter(|process| tree::is_alive(process.pid, process.start))
         .collect()
 }
 
@@ -182,18 +176,23 @@ fn names(processes: &[tree::Process]) -> String {
     names.join(", ")
 }
 
-/// Sends a signal to the command, if it still runs, and to everything of it that is in the group.
-fn pass_on(leader: u32, runs: bool, number: i32) {
-    let Some(signal) = Signal::from_named_raw(number) else {
-        return;
-    };
-    let mut to: Vec<(u32, Option<u64>)> = members()
-        .into_iter()
-        .map(|process| (process.pid, Some(process.start)))
-        .collect();
+/// Passes a signal on: to the command while it runs, as whoever sent it to the command itself would have it. What asks for the end reaches
+/// everything of the command that is in the group, and so does every signal to what it left.
+fn pass_on(leader: Option<u32>, heard: Heard) {
+    let ends = matches!(heard.number, SIGTERM | SIGINT | SIGQUIT | SIGHUP);
+    let mut to: Vec<(u32, Option<u64>)> = Vec::new();
+    if ends || leader.is_none() {
+        to.extend(members().into_iter().map(|it| (it.pid, Some(it.start))));
+    }
     // It may have left the group. Nobody but this thread waits for it, so the number is still its own.
-    if runs && to.iter().all(|(pid, _)| *pid != leader) {
+    if let Some(leader) = leader
+        && to.iter().all(|(pid, _)| *pid != leader)
+    {
         to.push((leader, tree::start_ticks(leader)));
+    }
+    // These two a terminal sends to its whole foreground group.
+    if heard.from_kernel && matches!(heard.number, SIGINT | SIGQUIT) {
+        to.retain(|(pid, _)| !process_signal::shares_our_group(*pid));
     }
     for (pid, start_ticks) in to {
         let identity = ProcessIdentity {
@@ -201,62 +200,11 @@ fn pass_on(leader: u32, runs: bool, number: i32) {
             start_ticks,
             boot_id: None,
         };
-        if let Err(error) = process_signal::send(&identity, signal) {
-            log::warn!("signal {number} could not be passed on to {pid}: {error}");
-        }
-    }
-}
-
-/// The signals of this process, as descriptors that can be waited for, one each.
-#[derive(Debug)]
-struct Ears {
-    pipes: Vec<(i32, UnixStream)>,
-    registered: Vec<SigId>,
-}
-
-impl Ears {
-    /// Starts to listen. A signal that the caller ignores, as `nohup` does, stays ignored, by the command too.
-    fn open() -> io::Result<Self> {
-        let ignored = process_signal::ignored();
-        let mut ears = Self {
-            pipes: Vec::new(),
-            registered: Vec::new(),
-        };
-        for signal in PASSED_ON.into_iter().chain([SIGCHLD]) {
-            if signal != SIGCHLD && ignored & (1 << (signal - 1)) != 0 {
-                continue;
-            }
-            let (read, write) = UnixStream::pair()?;
-            read.set_nonblocking(true)?;
-            // A full pipe has told enough: a signal handler must never wait in write.
-            write.set_nonblocking(true)?;
-            ears.registered
-                .push(signal_hook::low_level::pipe::register(signal, write)?);
-            ears.pipes.push((signal, read));
-        }
-        Ok(ears)
-    }
-
-    /// Takes in what was heard since the last call, each signal once.
-    fn listen(&mut self) -> Vec<i32> {
-        let mut heard = Vec::new();
-        for (signal, pipe) in &mut self.pipes {
-            let mut bytes = [0; 64];
-            let mut any = false;
-            // An empty pipe says "would block"; there is nothing else to learn from an error here.
-            while let Ok(1..) = pipe.read(&mut bytes) {
-                any = true;
-            }
-            heard.extend(any.then_some(*signal));
-        }
-        heard
-    }
-}
-
-impl Drop for Ears {
-    fn drop(&mut self) {
-        for id in self.registered.drain(..) {
-            signal_hook::low_level::unregister(id);
+        if let Err(error) = process_signal::queue(&identity, heard.number, heard.value) {
+            log::warn!(
+                "signal {} could not be passed on to {pid}: {error}",
+                heard.number
+            );
         }
     }
 }

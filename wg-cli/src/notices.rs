@@ -106,14 +106,16 @@ pub fn event(
             until,
         } => EventLine {
             delay_ms: Some(millis(*delay)),
-            until: Some(wall(*until)),
             crash_count: matches!(account, Account::Crash).then_some(*number),
-            ..line(
-                EventKind::Backoff,
-                format!(
-                    "starts again {}{}",
-                    pause(*delay),
-                    account_text(*account, *number)
+            ..until_then(
+                *until,
+                line(
+                    EventKind::Backoff,
+                    format!(
+                        "starts again {}{}",
+                        pause(*delay),
+                        account_text(*account, *number)
+                    ),
                 ),
             )
         },
@@ -164,9 +166,9 @@ pub fn event(
             holder,
             refusals,
             until,
-        } => EventLine {
-            until: Some(wall(*until)),
-            ..held_by(
+        } => until_then(
+            *until,
+            held_by(
                 holder,
                 line(
                     EventKind::Held,
@@ -174,8 +176,8 @@ pub fn event(
                         "held by {holder}, which cannot be watched: the lock is looked at again (refusal {refusals})"
                     ),
                 ),
-            )
-        },
+            ),
+        ),
         Notice::HolderGone { holder } => held_by(
             holder,
             line(EventKind::HolderGone, format!("{holder} is gone")),
@@ -203,18 +205,18 @@ pub fn event(
                 account_name(*account)
             ),
         ),
-        Notice::NotNow { reason, until } => EventLine {
-            until: Some(wall(*until)),
-            ..line(
+        Notice::NotNow { reason, until } => until_then(
+            *until,
+            line(
                 EventKind::Backoff,
                 format!("cannot start just now: {reason}"),
-            )
-        },
+            ),
+        ),
         Notice::Stopped => line(
             EventKind::Stopped,
             "down, and nothing is left of it".to_owned(),
         ),
-        Notice::Finished => line(EventKind::Stopped, "its work is done".to_owned()),
+        Notice::Finished => line(EventKind::Stopped, "down, and not started again".to_owned()),
     })
 }
 
@@ -314,6 +316,15 @@ pub fn wall(moment: Moment) -> Timestamp {
     }
 }
 
+/// An event that says until when; never a moment before its own, for what waits no longer.
+fn until_then(moment: Moment, line: EventLine) -> EventLine {
+    let left = moment.since(supervisor::clock::now());
+    EventLine {
+        until: Some(line.ts.plus(left)),
+        ..line
+    }
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -330,5 +341,46 @@ pub(crate) fn held_by(holder: &Holder, line: EventLine) -> EventLine {
     EventLine {
         holder: Some(json!({ "pid": holder.pid, "kind": holder.label })),
         ..line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_never_before_it_is_told() {
+        let now = supervisor::clock::now();
+        let (zero, pause) = (Duration::ZERO, Duration::from_secs(600));
+        for delay in [zero, pause] {
+            let told = [
+                Notice::Backoff {
+                    account: Account::Crash,
+                    number: 1,
+                    delay,
+                    until: now + delay,
+                },
+                Notice::NotNow {
+                    reason: "because".to_owned(),
+                    until: now + delay,
+                },
+                Notice::Contended {
+                    holder: Holder {
+                        pid: 0,
+                        start: None,
+                        label: String::new(),
+                    },
+                    refusals: 1,
+                    until: now + delay,
+                },
+            ];
+            for notice in told {
+                let line = |kind, text| EventLine::new(None, kind, text);
+                let event = event(&notice, "process", "", line).unwrap();
+                let until = event.until.unwrap();
+                assert!(until >= event.ts, "{event:?}");
+                assert!(until <= event.ts.plus(delay), "{event:?}");
+            }
+        }
     }
 }

@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+use nix::unistd::{Pid, getpgid, getpgrp};
 pub use rustix::process::Signal;
 use session_lock::{PidWatch, ProcessIdentity};
-use signal_hook::consts::{SIGINT, SIGQUIT};
 
 /// Signals this very process, through a descriptor that was opened before its identity was compared; `false` if it has
 /// ended. Never signals pid 1 or below, nor this process.
@@ -14,29 +15,35 @@ use signal_hook::consts::{SIGINT, SIGQUIT};
 ///
 /// What the system says, such as a process that is not ours to signal.
 pub fn send(identity: &ProcessIdentity, signal: Signal) -> io::Result<bool> {
+    queue(identity, signal.as_raw(), None)
+}
+
+/// As [`send`], for a signal of any number, with the value that goes along if there is one; see sigqueue(3).
+///
+/// # Errors
+///
+/// As [`send`].
+pub(crate) fn queue(
+    identity: &ProcessIdentity,
+    number: i32,
+    value: Option<usize>,
+) -> io::Result<bool> {
     if identity.pid <= 1 || identity.pid == std::process::id() {
         return Ok(false);
     }
     let Some(process) = PidWatch::of(identity)? else {
         return Ok(false);
     };
-    match rustix::process::pidfd_send_signal(process.as_fd(), signal) {
+    match supervisor::tree::send(process.as_fd(), number, value) {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::SRCH) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-/// Whether a program in the foreground has this signal from the terminal already: it sends these two to its whole foreground
-/// group, this process's and its command's. (A `kill -INT` of this process alone looks the same.)
-pub(crate) fn told_by_the_terminal(number: i32) -> bool {
-    let is_foreground = || {
-        // Not one of the three: each may be a file.
-        let terminal = std::fs::File::open("/dev/tty").ok()?;
-        let group = nix::unistd::tcgetpgrp(&terminal).ok()?;
-        Some(group == nix::unistd::getpgrp())
-    };
-    matches!(number, SIGINT | SIGQUIT) && is_foreground() == Some(true)
+/// Whether a process is in this one's group: what a terminal sends to this one it has sent to that one, too.
+pub(crate) fn shares_our_group(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| getpgid(Some(Pid::from_raw(pid))) == Ok(getpgrp()))
 }
 
 /// Returns the signals that this process was started to ignore, one bit each; see `SigIgn` in proc(5).

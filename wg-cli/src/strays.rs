@@ -5,8 +5,7 @@
 
 use std::collections::HashSet;
 
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 /// Makes this program the one to which its descendants' orphans come. Where that cannot be had they go further up, and are
 /// looked for there.
@@ -37,11 +36,11 @@ pub(crate) fn children() -> HashSet<u32> {
 /// those are listed under the thread that started them, and are not touched.
 pub(crate) fn reap() {
     for pid in children() {
-        let Ok(raw) = i32::try_from(pid) else {
+        let Some(stray) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             continue;
         };
         // One that still runs stays.
-        if let Err(e) = waitpid(Pid::from_raw(raw), Some(WaitPidFlag::WNOHANG)) {
+        if let Err(e) = waitpid(Some(stray), WaitOptions::NOHANG) {
             log::debug!("{pid} was waited for by somebody else: {e}");
         }
     }

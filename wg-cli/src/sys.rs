@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::libc::{SI_QUEUE, siginfo_t};
 use signal_hook::SigId;
 
-use crate::foreground::Rope;
+use crate::ears::Rope;
 
 /// Has this rope pulled at each signal of this number, and nothing else done at one.
 ///

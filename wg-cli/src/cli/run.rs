@@ -1,6 +1,6 @@
 //! `wg run`: one command in the foreground under the same supervisor.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::path::Path;
 
 use supervisor::{Policy, Restart, ValidPolicy};
@@ -27,12 +27,12 @@ pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
     };
     // Under `--json` every line of stderr is a document, and the events are what there is to say.
     let (quiet, events) = (report.is_quiet(), args.events || report.is_json());
-    let orphans = Cell::new(0_u32);
+    let told = RefCell::new(Told::default());
     foreground::run(&options, move |event| {
         if events {
             crate::report::event_to_stderr(event);
         } else if !quiet {
-            for line in lines(event, &orphans) {
+            for line in told.borrow_mut().lines(event) {
                 crate::report::aside(&format!("wg run: {line}"));
             }
         }
@@ -42,25 +42,48 @@ pub(super) fn run(report: &Report, args: &Run) -> Result<u8, Failure> {
 /// So many of a run's leftovers are told one by one; a command may leave thousands.
 const ORPHANS_TOLD: u32 = 3;
 
-/// What a person is told at an event; `orphans` counts those of a run so far.
-fn lines(event: &EventLine, orphans: &Cell<u32>) -> Vec<String> {
-    if event.event == EventKind::OrphanEnded {
-        orphans.set(orphans.get() + 1);
-        if orphans.get() > ORPHANS_TOLD {
-            return Vec::new();
+/// What a person was told so far.
+#[derive(Default)]
+struct Told {
+    /// How many of this run's leftovers.
+    orphans: u32,
+    /// Why there was no start, if that was the last thing.
+    no_start: Option<String>,
+}
+
+impl Told {
+    /// What a person is told at an event.
+    fn lines(&mut self, event: &EventLine) -> Vec<String> {
+        if event.event == EventKind::OrphanEnded {
+            self.orphans += 1;
+            if self.orphans > ORPHANS_TOLD {
+                return Vec::new();
+            }
         }
+        let mut lines = Vec::new();
+        // Every event but another of its kind is the end of the list.
+        if event.event != EventKind::OrphanEnded
+            && let Some(more @ 1..) = std::mem::take(&mut self.orphans).checked_sub(ORPHANS_TOLD)
+        {
+            lines.push(format!("ended {more} more that it left behind"));
+        }
+        // A start that was given up on at once has the same reason.
+        let again = self.no_start.take().is_some_and(|why| {
+            event.event == EventKind::Parked && why.ends_with(reason(&event.text))
+        });
+        if event.event == EventKind::SpawnFailed {
+            self.no_start = Some(event.text.clone());
+        }
+        if is_worth_a_line(event) && !again {
+            lines.push(event.text.clone());
+        }
+        lines
     }
-    let mut lines = Vec::new();
-    // Every event but another of its kind is the end of the list.
-    if event.event != EventKind::OrphanEnded
-        && let Some(more @ 1..) = orphans.take().checked_sub(ORPHANS_TOLD)
-    {
-        lines.push(format!("ended {more} more that it left behind"));
-    }
-    if is_worth_a_line(event) {
-        lines.push(event.text.clone());
-    }
-    lines
+}
+
+/// What stands behind the colon of a sentence.
+fn reason(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, reason)| reason)
 }
 
 /// What a person at the terminal wants to read: what went wrong and what comes next.

@@ -6,12 +6,14 @@
 mod activity;
 mod keys;
 mod memory;
+mod said;
 mod terminal;
 mod view;
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
 use self::activity::Activity;
 use self::keys::{Key, Keys};
+use self::said::Deed;
 use self::terminal::Terminal;
 use self::view::{Body, Line, Screen};
 use super::args::Top;
@@ -83,7 +86,7 @@ pub(super) fn run(cx: &Context<'_>, args: &Top) -> Outcome {
                     let outcome = attach::run(cx, &workspace, chat);
                     terminal = Some(Terminal::enter()?);
                     if let Err(failure) = outcome {
-                        top.screen.say(failure.to_string());
+                        top.screen.said.say(failure.to_string());
                     }
                 }
             },
@@ -91,8 +94,8 @@ pub(super) fn run(cx: &Context<'_>, args: &Top) -> Outcome {
             Woke::Ready(2) => drain(&signals.resized),
             Woke::Ready(_) => {
                 drain(&done.wake);
-                for words in done.words.try_iter() {
-                    top.screen.say(words);
+                for (deed, words) in done.words.try_iter() {
+                    top.screen.said.end(deed, words);
                 }
             }
             Woke::Changed | Woke::Deadline => {}
@@ -124,7 +127,7 @@ impl Live<'_> {
     fn look(&mut self) {
         match self.events.lines() {
             Ok(lines) => lines.iter().for_each(|line| self.activity.hear(line)),
-            Err(error) => self.screen.say(Failure::from(error).to_string()),
+            Err(error) => self.screen.said.say(Failure::from(error).to_string()),
         }
         match ops::service_status(self.workspace) {
             Ok(status) => {
@@ -138,7 +141,7 @@ impl Live<'_> {
                     .collect();
                 self.screen.show(status.pid, status.paused, lines);
             }
-            Err(failure) => self.screen.say(failure.to_string()),
+            Err(failure) => self.screen.said.say(failure.to_string()),
         }
     }
 
@@ -177,7 +180,7 @@ impl Live<'_> {
             if key == Key::Letter('y') {
                 self.purge(chat);
             } else {
-                self.screen.say("nothing was purged".to_owned());
+                self.screen.said.say("nothing was purged".to_owned());
             }
             return Wish::Nothing;
         }
@@ -209,7 +212,7 @@ impl Live<'_> {
                     let text: String = explanations.iter().map(|one| one.to_text(now)).collect();
                     self.screen.body = Body::Why(text);
                 }
-                Err(failure) => self.screen.say(failure.to_string()),
+                Err(failure) => self.screen.said.say(failure.to_string()),
             },
             's' => self.change(chat, "stopping", ops::stop),
             'c' => self.change(chat, "resuming", ops::resume),
@@ -228,16 +231,17 @@ impl Live<'_> {
         doing: &str,
         verb: fn(&Workspace, ChatId, &Caller) -> Outcome<ChatChange>,
     ) {
-        self.screen.say(format!("{doing} {chat} …"));
+        let deed = self.screen.said.begin(format!("{doing} {chat} …"));
         let workspace = self.workspace.clone();
-        self.deeds
-            .start(move || verb(&workspace, chat, &Caller::from_env()).map(|change| change.text));
+        self.deeds.start(deed, move || {
+            verb(&workspace, chat, &Caller::from_env()).map(|change| change.text)
+        });
     }
 
     fn release(&mut self, chat: ChatId) {
-        self.screen.say(format!("asking for {chat} …"));
+        let deed = self.screen.said.begin(format!("asking for {chat} …"));
         let workspace = self.workspace.clone();
-        self.deeds.start(move || {
+        self.deeds.start(deed, move || {
             ops::hold_off(&workspace, chat, &Caller::from_env(), Patience::Forever)?;
             let dir = resolve::session_dir(&workspace, chat, Make::Yes)?;
             session_lock::request_release(&dir).map_err(|error| {
@@ -259,15 +263,15 @@ impl Live<'_> {
 }
 
 /// Verbs that run beside the screen, each in a thread of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Deeds {
-    words: Sender<String>,
-    wake: UnixStream,
+    words: Sender<(Deed, String)>,
+    wake: Arc<UnixStream>,
 }
 
 /// What they have to say, and the descriptor that tells that there is something.
 struct Done {
-    words: Receiver<String>,
+    words: Receiver<(Deed, String)>,
     wake: UnixStream,
 }
 
@@ -279,26 +283,25 @@ impl Deeds {
             words: heard,
             wake: woken,
         };
+        let wake = Arc::new(wake);
         Ok((Self { words, wake }, done))
     }
 
-    fn start(&self, deed: impl FnOnce() -> Outcome<String> + Send + 'static) {
-        let words = self.words.clone();
-        let Ok(wake) = self.wake.try_clone() else {
-            return;
+    fn start(&self, deed: Deed, act: impl FnOnce() -> Outcome<String> + Send + 'static) {
+        let deeds = self.clone();
+        let act = move || {
+            let said = act().unwrap_or_else(|failure| failure.to_string());
+            deeds.tell(deed, said);
         };
-        let deed = move || {
-            let said = deed().unwrap_or_else(|failure| failure.to_string());
-            // A screen that was left needs no words.
-            drop(words.send(said));
-            drop(io::Write::write_all(&mut (&wake), b"."));
-        };
-        if let Err(error) = thread::Builder::new().name("deed".to_owned()).spawn(deed) {
-            drop(
-                self.words
-                    .send(format!("failed to start a thread: {error}")),
-            );
+        if let Err(error) = thread::Builder::new().name("deed".to_owned()).spawn(act) {
+            self.tell(deed, format!("failed to start a thread: {error}"));
         }
+    }
+
+    fn tell(&self, deed: Deed, said: String) {
+        // A screen that was left needs no words.
+        drop(self.words.send((deed, said)));
+        drop(io::Write::write_all(&mut &*self.wake, b"."));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::ears;
+use crate::ears;
 use crate::names::ChatState;
 use crate::store::events::EventLine;
 

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, getpgid, getpgrp};
 
 /// Whether this program was started with a controlling terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +36,4 @@ impl Terminal {
 /// Opens the controlling terminal, whatever the three standard descriptors are; see tty(4).
 fn open() -> io::Result<File> {
     File::open("/dev/tty")
-}
-
-/// Whether what a terminal sends to this process's group reaches that process, too.
-pub(super) fn reaches(pid: u32) -> bool {
-    let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
-    i32::try_from(pid).is_ok_and(|pid| group(pid) == Some(getpgrp()))
 }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::agent::{AgentSpec, Program};
 use crate::clock;
+use crate::unstartable;
 
 use super::command;
 use super::core::EndTurn;
@@ -156,7 +157,8 @@ fn run_command(
         Ok(agent) => agent,
         Err(error) => {
             let program = argv.first().map(OsString::as_os_str).unwrap_or_default();
-            let words = format!("`{}` could not be started: {error}", program.display());
+            let why = unstartable::in_words(turn.cwd, program, &error);
+            let words = format!("`{}` could not be started: {why}", program.display());
             return Report::never_started(&error, words);
         }
     };

@@ -8,14 +8,14 @@ use crate::golden;
 use crate::process::{Process, wait_gone};
 use crate::world::{Running, World};
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let world = World::new();
     std::fs::create_dir_all(world.path("d/sub")).unwrap();
     world
 }
 
 /// A wrapper whose command has said that it runs.
-fn holder(world: &World, dir: &str, script: &str) -> Running {
+pub(crate) fn holder(world: &World, dir: &str, script: &str) -> Running {
     let mut holder = world.start(&[
         "lock", "run", "--dir", dir, "--note", "a test", "--", "sh", "-c", script,
     ]);
@@ -23,7 +23,7 @@ fn holder(world: &World, dir: &str, script: &str) -> Running {
     holder
 }
 
-fn send(process: i32, signal: Signal) {
+pub(crate) fn send(process: i32, signal: Signal) {
     kill(Pid::from_raw(process), signal).unwrap();
 }
 
@@ -124,36 +124,6 @@ fn who_waits_gets_the_directory_when_the_holder_has_ended() {
     second.finish().ok();
     assert_eq!(world.read("log"), "one\ntwo\n");
     assert!(world.processes().is_empty());
-}
-
-#[test]
-fn a_signal_is_passed_on_and_the_lock_lasts_until_the_command_has_heeded_it() {
-    let world = world();
-    let script = "trap 'echo out; exit 9' TERM; echo in; while :; do sleep 0.1; done";
-    let mut holder = holder(&world, "d", script);
-    send(holder.pid(), Signal::SIGTERM);
-    assert_eq!(holder.line(), "out");
-    assert_eq!(holder.finish().code(), 9);
-    world.wg(&["lock", "run", "--dir", "d", "--", "true"]).ok();
-    assert!(world.processes().is_empty());
-}
-
-#[test]
-fn a_signal_that_would_end_the_wrapper_alone_is_passed_on_as_by_run() {
-    let world = world();
-    // TRAP, ABRT, ALRM, STKFLT, XCPU, VTALRM, PROF, IO, PWR
-    let numbers = [5, 6, 14, 16, 24, 26, 27, 29, 30];
-    let script = format!(
-        "for n in {}; do trap \"echo $n\" $n; done; trap 'exit 9' TERM; echo in; while :; do sleep 0.01; done",
-        numbers.map(|number| number.to_string()).join(" ")
-    );
-    let mut holder = holder(&world, "d", &script);
-    for number in numbers {
-        send(holder.pid(), Signal::try_from(number).unwrap());
-        assert_eq!(holder.line(), number.to_string());
-    }
-    send(holder.pid(), Signal::SIGTERM);
-    assert_eq!(holder.finish().code(), 9);
 }
 
 #[test]

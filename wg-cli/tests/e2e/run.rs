@@ -11,13 +11,13 @@ use crate::world::{Running, WG, World};
 
 /// Starts `wg run` of a shell script with these flags and waits for the script's first line.
 #[track_caller]
-fn running(world: &World, flags: &[&str], script: &str) -> Running {
+pub(crate) fn running(world: &World, flags: &[&str], script: &str) -> Running {
     let mut running = world.start(&[&["run"], flags, &["--", "sh", "-c", script]].concat());
     assert_eq!(running.line(), "ready");
     running
 }
 
-fn tell(running: &Running, signal: Signal) {
+pub(crate) fn tell(running: &Running, signal: Signal) {
     kill(Pid::from_raw(running.pid()), signal).unwrap();
 }
 
@@ -29,7 +29,7 @@ fn sleepers(nap: &str) -> Vec<Process> {
 }
 
 /// Writes a policy under which nothing is waited for.
-fn eager(world: &World) {
+pub(crate) fn eager(world: &World) {
     let text =
         "[supervisor]\nbackoff_first = \"0s\"\nbackoff_cap = \"0s\"\nunsafe_no_backoff = true\n";
     fs::write(world.path("eager.toml"), text).unwrap();
@@ -155,7 +155,7 @@ fn every_other_signal_is_passed_on_and_ends_nothing() {
 }
 
 /// Blocks a real-time signal, says so, and shows the values with which it came, in their order.
-const SHOWS_VALUES: &str = "\
+pub(crate) const SHOWS_VALUES: &str = "\
 import ctypes, signal
 libc = ctypes.CDLL(None)
 signal.pthread_sigmask(signal.SIG_BLOCK, [40])
@@ -169,7 +169,7 @@ for _ in range(20):
 print(*values, flush=True)
 ";
 
-const SENDS_VALUES: &str = "\
+pub(crate) const SENDS_VALUES: &str = "\
 import ctypes, sys
 libc = ctypes.CDLL(None)
 for value in range(20):

@@ -1,10 +1,16 @@
 //! What a person at a terminal sees: `chat attach` and `top` on a pseudo-terminal that is theirs, Ctrl-C and all.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clock is read for the watchdog"
+)]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Child;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -75,15 +81,18 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until this is shown after everything that was waited for before, and returns what came until then.
+    /// Waits until this is shown after everything that was waited for before, and returns what came until then. A screen that is drawn
+    /// again and again is no reason to wait for ever.
     #[track_caller]
     pub(crate) fn shows(&mut self, text: &str) -> String {
+        let end = Instant::now() + WATCHDOG;
         loop {
             if let Some(at) = self.shown.find(text) {
                 return self.shown.drain(..at + text.len()).collect();
             }
+            let left = end.saturating_duration_since(Instant::now());
             assert!(
-                wait_readable(&self.master, WATCHDOG),
+                !left.is_zero() && wait_readable(&self.master, left),
                 "`{text}` is not shown: {:?}",
                 self.shown
             );
@@ -200,7 +209,6 @@ fn top_shows_the_chats_acts_on_a_key_and_gives_the_terminal_back() {
     terminal.types("s");
     terminal.shows("stopped chat-0; it stays down");
     terminal.types("c");
-    // What two deeds say at once takes each other's place.
     terminal.shows("resumed chat-0");
     terminal.types("jp");
     terminal.shows("end chat-1 for good? its history stays (y/N)");
@@ -227,6 +235,26 @@ fn top_shows_the_chats_acts_on_a_key_and_gives_the_terminal_back() {
             .read(".wg/chat/.chat-0/inbox.jsonl")
             .contains("from the screen")
     );
+    world.stop();
+}
+
+#[test]
+fn top_shows_the_results_of_two_keys_together() {
+    let world = World::with_workspace();
+    for _ in 0..2 {
+        world.wg(&["chat", "new"]).ok();
+    }
+    world.wg(&["service", "start"]).ok();
+    let mut terminal = Terminal::start(&world, &["top"], 100);
+    terminal.shows("2 chats");
+    terminal.types("sjs");
+    terminal.shows("stopped chat-1; it stays down");
+    // In a later picture both, whichever came first.
+    terminal.shows("stopped chat-0; it stays down");
+    let between = terminal.shows("stopped chat-1; it stays down");
+    assert!(!between.contains("wg top"), "{between:?}");
+    terminal.types("q");
+    terminal.ends_with(0);
     world.stop();
 }
 

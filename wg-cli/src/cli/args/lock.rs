@@ -24,8 +24,8 @@ pub enum LockCommand {
     #[command(after_help = "\
 The lock lasts until the command and all it leaves in its process group have
 ended. It is kept beside the directory, not in it. A lock on a directory above
-or below is a conflict. Signals are passed on; a real-time signal is not, and
-ends this alone.
+or below is a conflict. Signals are passed on as by `wg run`: TERM, INT, QUIT and
+HUP to all of it in the group, the others to the command alone.
 
 Examples:
   wg lock run -- make release                   this directory

@@ -1,6 +1,7 @@
 //! What stands on the screen: a pure function of what is known, of a width and of a height.
 
 use super::memory;
+use super::said::Said;
 use crate::cli::table::Table;
 use crate::columns::{clip, of_char, pad};
 use crate::names::ChatState;
@@ -76,7 +77,7 @@ pub(super) struct Screen {
     paused: bool,
     lines: Vec<Line>,
     selected: usize,
-    words: String,
+    pub(super) said: Said,
 }
 
 /// Whether a chat is out of sight unless it is asked for.
@@ -102,11 +103,6 @@ impl Screen {
         self.selected = at
             .unwrap_or(self.selected)
             .min(self.lines.len().saturating_sub(1));
-    }
-
-    /// Says something below the chats, until something else is said.
-    pub(super) fn say(&mut self, words: String) {
-        self.words = words;
     }
 
     /// The chat that the keys are about.
@@ -136,16 +132,22 @@ impl Screen {
             Paint::Strong,
             &clip(&self.headline(), width),
         )];
-        let words = match self.body {
-            Body::AskToPurge(chat) => format!("end {chat} for good? its history stays (y/N)"),
-            Body::Chats | Body::Why(_) => one_line(&self.words),
-        };
+        let question = self
+            .asked_to_purge()
+            .map(|chat| format!("end {chat} for good? its history stays (y/N)"));
+        // A low terminal is for the chats first.
+        let most = (height / 4).max(1) - usize::from(question.is_some());
+        let mut words: Vec<String> = self.said.last(most).map(one_line).collect();
+        words.extend(question);
+        if words.is_empty() {
+            words.push(String::new());
+        }
         let keys = match self.body {
             Body::Why(_) => "any key goes back",
             Body::Chats | Body::AskToPurge(_) => KEYS,
         };
         // The head, the words and the keys stand around it.
-        let room = height.saturating_sub(3);
+        let room = height.saturating_sub(2 + words.len());
         match &self.body {
             Body::Why(text) => picture.extend(
                 text.lines()
@@ -155,7 +157,7 @@ impl Screen {
             Body::Chats | Body::AskToPurge(_) => picture.extend(self.table(width, room)),
         }
         picture.resize(room + 1, String::new());
-        picture.push(clip(&words, width));
+        picture.extend(words.iter().map(|words| clip(words, width)));
         picture.push(paint_for_a_terminal(Paint::Faint, &clip(keys, width)));
         picture.truncate(height.max(1));
         picture
@@ -288,7 +290,10 @@ mod tests {
         let mut screen = Screen::default();
         screen.show(Some(1), false, (0..50).map(line).collect());
         screen.select(37);
-        screen.say("said\nsomething long ".repeat(20));
+        for n in 0..4 {
+            let words = format!("{n} {}", "said\nsomething long ".repeat(20));
+            screen.said.say(words);
+        }
         for (width, height) in [(80, 24), (200, 60), (20, 6), (1, 1), (3, 2), (80, 3)] {
             let picture = screen.lines(width, height);
             assert!(
@@ -310,6 +315,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_two_keys_led_to_stands_there_together() {
+        let mut screen = Screen::default();
+        screen.show(Some(1), false, vec![line(0)]);
+        let deeds = [0, 1].map(|n| screen.said.begin(format!("stopping {n} …")));
+        for (n, deed) in deeds.into_iter().enumerate() {
+            screen.said.end(deed, format!("stopped {n}"));
+        }
+        screen.body = Body::AskToPurge(ChatId(0));
+        let picture = screen.lines(80, 24);
+        assert_eq!(picture.len(), 24);
+        for words in ["stopped 0", "stopped 1", "end chat-0 for good?", "chat-0"] {
+            assert!(
+                picture.iter().any(|line| line.contains(words)),
+                "no `{words}`: {picture:?}"
+            );
+        }
+        assert!(screen.lines(80, 4)[2].contains("end chat-0 for good?"));
     }
 
     #[test]
