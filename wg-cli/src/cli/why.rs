@@ -5,6 +5,7 @@ use super::context::Context;
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Outcome;
+use crate::names::ChatState;
 use crate::ops;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
@@ -16,10 +17,15 @@ pub(super) fn run(cx: &Context<'_>, args: &Why) -> Outcome {
         Some(reference) => one(cx, &workspace, reference)?,
         None => why::explain(&workspace, None)?,
     };
+    let retired = if explanations.is_empty() {
+        Retired::count(&workspace)?
+    } else {
+        Retired::default()
+    };
     let now = clock::now();
     cx.report.answer(&explanations, || {
         if explanations.is_empty() {
-            return "nothing needs an explanation: every chat is running or idle".to_owned();
+            return format!("nothing needs an explanation: {}", retired.words());
         }
         let width = crate::columns::available();
         let texts: Vec<String> = explanations
@@ -29,6 +35,40 @@ pub(super) fn run(cx: &Context<'_>, args: &Why) -> Outcome {
         texts.join("\n")
     })?;
     Ok(ExitCode::Ok)
+}
+
+/// How many chats nobody asks about, because a person retired them.
+#[derive(Debug, Default)]
+struct Retired {
+    chats: usize,
+    of: usize,
+}
+
+impl Retired {
+    fn count(workspace: &Workspace) -> Outcome<Self> {
+        let rows = ops::list_chats(workspace, true)?;
+        let retired =
+            |row: &&ops::ChatRow| matches!(row.state, ChatState::Archived | ChatState::Purged);
+        Ok(Self {
+            chats: rows.iter().filter(retired).count(),
+            of: rows.len(),
+        })
+    }
+
+    /// What the chats do that nothing has to be said about.
+    fn words(&self) -> String {
+        let Self { chats, of } = self;
+        let how = "(wg chat list --all; wg chat restore REF brings one back)";
+        match *chats {
+            0 if *of == 0 => "there are no chats (wg chat new)".to_owned(),
+            0 => "every chat is running or idle".to_owned(),
+            1 if *of == 1 => format!("the only chat is archived or purged {how}"),
+            all if all == *of => format!("all {all} chats are archived or purged {how}"),
+            some => {
+                format!("every chat is running or idle, but for {some} archived or purged {how}")
+            }
+        }
+    }
 }
 
 /// Explains the chat that is meant. One that cannot be found in the graph, by its number, may be known to the service all the same: then it

@@ -61,22 +61,7 @@ pub(super) fn explain(daemon: &Daemon, chat: ChatId) -> Explanation {
     let known = Known {
         now: clock::now(),
         chat,
-        since: match state {
-            ChatState::Stopped => record.stopped_at.or(since),
-            ChatState::Archived => record.archived_at,
-            ChatState::Purged => record.purged_at,
-            ChatState::Running
-            | ChatState::Adopted
-            | ChatState::Starting
-            | ChatState::Queued
-            | ChatState::Idle
-            | ChatState::Held
-            | ChatState::Backoff
-            | ChatState::Degraded
-            | ChatState::Parked
-            | ChatState::Stopping
-            | ChatState::Dormant => since,
-        },
+        since: wished_at(state, || Some(record.clone())).or(since),
         service: if daemon.paused.load(std::sync::atomic::Ordering::SeqCst) {
             Service::Paused
         } else {
@@ -126,7 +111,8 @@ pub(super) fn row(
         name: task.name.clone(),
         state,
         waits_for: daemon.turns.waits_for(chat),
-        since: machine.map(since),
+        since: wished_at(state, || ChatRecord::load(&daemon.workspace, chat).ok())
+            .or(machine.map(since)),
         pid,
         unread,
         consumers: daemon.consumers(chat, dir),
@@ -194,6 +180,26 @@ fn graph_trouble(daemon: &Daemon, chat: ChatId) -> Option<String> {
             .then(|| "its line cannot be read, so it is not started".to_owned())
     };
     daemon.graph_trouble().or_else(unclear)
+}
+
+/// When the wish was made that the chat is kept down by: it outlives the machine, and the service.
+fn wished_at(state: ChatState, record: impl FnOnce() -> Option<ChatRecord>) -> Option<Timestamp> {
+    match state {
+        ChatState::Stopped => record()?.stopped_at,
+        ChatState::Archived => record()?.archived_at,
+        ChatState::Purged => record()?.purged_at,
+        ChatState::Running
+        | ChatState::Adopted
+        | ChatState::Starting
+        | ChatState::Queued
+        | ChatState::Idle
+        | ChatState::Held
+        | ChatState::Backoff
+        | ChatState::Degraded
+        | ChatState::Parked
+        | ChatState::Stopping
+        | ChatState::Dormant => None,
+    }
 }
 
 fn since(state: &State) -> Timestamp {

@@ -1,7 +1,7 @@
 //! A session that was given up for a person: the daemon keeps away for a while, or until somebody takes it. Whoever that is gets
 //! watched from then on.
 
-use supervisor::{Account, Notice};
+use supervisor::{Account, Notice, State};
 
 use super::holder::Seen;
 use super::host::unit_of;
@@ -46,6 +46,24 @@ impl Handover {
             | Notice::Unparked { .. }
             | Notice::WokenEarly { .. } => {}
         }
+    }
+}
+
+/// Whether the machine does nothing but keep away or rest. What crashes, and what is parked, meets the holder when its pause is over or its
+/// park is lifted: somebody who takes the session and gives it back forgives nothing and cuts nothing short.
+fn keeps_away(state: &State) -> bool {
+    match state {
+        State::Backoff { account, .. } => matches!(account, Account::Release | Account::NotNow),
+        State::Idle { .. }
+        | State::Starting { .. }
+        | State::Held { .. }
+        | State::Contended { .. } => true,
+        State::Degraded { .. }
+        | State::Parked { .. }
+        | State::Running { .. }
+        | State::Ending { .. }
+        | State::Stopping { .. }
+        | State::Stopped { .. } => false,
     }
 }
 
@@ -117,7 +135,12 @@ impl Daemon {
             });
         }
         self.act(chat, Happened::HoldOffOver);
-        // The host is asked, finds it held, and watches the holder.
-        self.driver().resume(unit_of(chat));
+        if self
+            .machine_state(chat)
+            .is_none_or(|state| keeps_away(&state))
+        {
+            // The host is asked, finds it held, and watches the holder.
+            self.driver().resume(unit_of(chat));
+        }
     }
 }

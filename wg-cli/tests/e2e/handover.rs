@@ -266,3 +266,43 @@ fn a_handler_or_holder_that_was_stopped_by_a_signal_is_told_of_with_the_cure() {
     person.finish();
     world.stop();
 }
+
+#[test]
+fn a_session_that_a_person_takes_and_gives_back_forgives_no_crash() {
+    let world = World::with_workspace();
+    let settings = "[service]\nmax_turns = 2\non_interrupted = \"retry\"\n\
+        [supervisor]\nbackoff_first = \"100ms\"\nbackoff_cap = \"1h\"\ncrash_soft = 1\n\
+        [agents.patient]\ncommand = [\"sh\", \"-c\", \": >busy; read line <go\"]\n";
+    fs::write(world.path(".wg/config.toml"), settings).unwrap();
+    world.sh("mkfifo go", b"");
+    world.wg(&["chat", "new", "--agent", "patient"]).ok();
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["chat", "send", "0", "hello"]).ok();
+    let kill_handler = || {
+        world.wait_for_file("busy", |_| true);
+        fs::remove_file(world.path("busy")).unwrap();
+        let handler = world.json(&["session", "status", "0"])["holder"]["pid"].clone();
+        killed(i32::try_from(handler.as_i64().unwrap()).unwrap());
+    };
+    kill_handler();
+    world.wait_for_file("busy", |_| true);
+    // It is asked to leave at the end of its turn, and crashes instead.
+    world.wg(&["session", "release", "0", "--wait", "0"]).ok();
+    kill_handler();
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("\"event\":\"degraded\"")
+    });
+    let person = world.start(&["nex", "--chat", "0", "--agent", "echo"]);
+    world.wait_for_file(".wg/service/events.jsonl", |text| {
+        text.contains("\"event\":\"taken_over\"")
+    });
+    kill(Pid::from_raw(person.pid()), Signal::SIGKILL).unwrap();
+    person.finish();
+    world.wg(&["chat", "send", "0", "are you back?"]).ok();
+    let why = world.json(&["why", "0"])[0].clone();
+    assert_eq!(why["state"], "degraded", "{why}");
+    let told = world.read(".wg/service/events.jsonl");
+    assert_eq!(told.matches("\"event\":\"spawned\"").count(), 2, "{told}");
+    assert!(!told.contains("\"event\":\"held\""), "{told}");
+    world.stop();
+}

@@ -318,3 +318,38 @@ fn whoever_has_no_more_time_leaves_and_a_second_purge_waits_for_the_rest() {
     assert!(world.handlers().is_empty(), "{:?}", world.handlers());
     world.stop();
 }
+
+#[test]
+fn a_purged_chat_has_its_date_after_a_restart_and_why_does_not_call_it_running() {
+    let world = World::with_workspace();
+    assert_eq!(
+        world.wg(&["why"]).ok().stdout,
+        "nothing needs an explanation: there are no chats (wg chat new)\n"
+    );
+    for name in ["alpha", "beta", "gamma"] {
+        world.wg(&["chat", "new", "--name", name]).ok();
+    }
+    world.wg(&["service", "start"]).ok();
+    world.wg(&["service", "archive-chat", "1"]).ok();
+    let some = "every chat is running or idle, but for 1 archived or purged";
+    let why = world.wg(&["why"]).ok().stdout;
+    assert!(why.contains(some), "{why}");
+    world.wg(&["chat", "stop", "2"]).ok();
+    let why = world.wg(&["why"]).ok().stdout;
+    assert!(why.starts_with("chat-2"), "{why}");
+    world.wg(&["service", "purge-chats"]).ok();
+    let dates = || -> Vec<Value> {
+        let rows = world.json(&["service", "status"])["chats"].clone();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row["since"].clone()).collect()
+    };
+    let before = dates();
+    assert_eq!(before.len(), 3);
+    assert!(before.iter().all(Value::is_string), "{before:?}");
+    for verb in ["restart", "stop"] {
+        world.wg(&["service", verb]).ok();
+        assert_eq!(dates(), before, "after {verb}");
+        let why = world.wg(&["why"]).ok().stdout;
+        assert!(why.contains("all 3 chats are archived or purged"), "{why}");
+    }
+}
