@@ -18,6 +18,22 @@ pub struct Failure {
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// An error and what it came from, each in its own words.
+fn chain(mut next: Option<&dyn Error>) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Some(error) = next {
+        told.push(error.to_string());
+        next = error.source();
+    }
+    told
+}
+
+/// Returns an error with its causes, as a [`Failure`] tells them: for a line of a log.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    chain(Some(error)).join(": ")
+}
+
 /// What a verb of `wg` returns.
 pub type Outcome<T = ExitCode> = Result<T, Failure>;
 
@@ -61,22 +77,24 @@ impl Failure {
     /// Returns the causes, the nearest first.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
-        let mut causes = Vec::new();
-        let mut next: Option<&dyn Error> = self.cause.as_deref().map(|cause| cause as &dyn Error);
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
+        chain(self.cause.as_deref().map(|cause| cause as &dyn Error))
+    }
+
+    /// Returns what failed and why, without the cure.
+    #[must_use]
+    pub fn what_and_why(&self) -> String {
+        let mut text = self.message.clone();
+        for cause in self.causes() {
+            text.push_str(": ");
+            text.push_str(&cause);
         }
-        causes
+        text
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        for cause in self.causes() {
-            write!(f, ": {cause}")?;
-        }
+        f.write_str(&self.what_and_why())?;
         match &self.cure {
             Some(cure) => write!(f, " ({cure})"),
             None => Ok(()),

@@ -188,6 +188,21 @@ pub struct PurgeError {
     pub pid: Option<u32>,
     /// Why, with the cure.
     pub error: String,
+    /// The code of the table that tells what kind of error it is; a service from before it was told means 75.
+    #[serde(default = "held")]
+    pub code: u8,
+}
+
+const fn held() -> u8 {
+    ExitCode::Held.code()
+}
+
+impl PurgeError {
+    /// Whether a process has the chat, and trying again may help.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.code == held()
+    }
 }
 
 /// What a purge did.
@@ -205,13 +220,13 @@ pub struct PurgeReport {
 }
 
 impl PurgeReport {
-    /// 0, or 75 where a holder is left.
+    /// 0, or 75 where a holder is left; the code of what a retry does not mend goes before that.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
-        if self.errors.is_empty() {
-            ExitCode::Ok
-        } else {
-            ExitCode::Held
+        let worst = self.errors.iter().find(|error| !error.is_held());
+        match worst.or_else(|| self.errors.first()) {
+            None => ExitCode::Ok,
+            Some(error) => ExitCode::from_code(error.code.into()).unwrap_or(ExitCode::System),
         }
     }
 }

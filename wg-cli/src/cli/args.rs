@@ -293,7 +293,7 @@ pub struct Run {
     /// Give up at this crash number; 0 = never [default: 100]
     #[arg(long, value_name = "N")]
     pub max_crashes: Option<u32>,
-    /// A file of at most 1 MiB whose `[supervisor]` section is the restart policy
+    /// A file or pipe of at most 1 MiB whose `[supervisor]` section is the restart policy
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Tell every event as a JSON line on stderr

@@ -4,6 +4,7 @@
 
 mod chats;
 mod machine;
+mod places;
 mod processes;
 mod settings;
 
@@ -15,9 +16,11 @@ use super::context::Context;
 use super::finding::{self, Finding, Fix, Weight};
 use super::session::check;
 use crate::agent::AgentSpec;
+use crate::clock::{self, Timestamp};
 use crate::failure::{Failure, Outcome};
 use crate::store::StoreError;
 use crate::store::config::Config;
+use crate::store::files;
 use crate::store::graph::{Graph, Loaded};
 use crate::store::messages::{self, Side};
 use crate::store::rename::Dry;
@@ -31,6 +34,10 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     let fix = Fix::from(args.fix);
     let mut findings = Vec::new();
     findings.extend(owner(&workspace));
+    findings.extend(machine::room(&workspace));
+    let graph_as_read = Graph::load(&workspace);
+    // First: what stands in the way of one check stands in the way of its fix, too.
+    let taken = places::taken(&workspace, graph_as_read.as_ref().ok(), fix);
     findings.extend(machine::foreign_files(&workspace));
     findings.extend(machine::file_system(&workspace));
     findings.extend(machine::open_to_others(&workspace, fix));
@@ -47,15 +54,17 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     let config = match Config::load(&workspace) {
         Ok(config) => Some(config),
         Err(failure) => {
+            let advice = failure
+                .cure()
+                .unwrap_or("correct the line, then wg service reload");
             findings.push(
-                Finding::new("settings", Weight::Error, failure.to_string())
-                    .with_advice("correct the line, then wg service reload"),
+                Finding::new("settings", Weight::Error, failure.what_and_why()).with_advice(advice),
             );
             None
         }
     };
     findings.extend(settings::misspelt_sections(&workspace));
-    match Graph::load(&workspace) {
+    match graph_as_read {
         Ok(loaded) => {
             findings.extend(machine::limits(loaded.graph.chats().len()));
             findings.extend(chats::states(&workspace, &loaded, fix));
@@ -64,11 +73,11 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
                 Err(failure) => findings.push(unreadable("graph", &failure)),
             }
         }
-        Err(error) => findings.push(Finding::new(
-            "graph",
-            Weight::Error,
-            Failure::from(error).to_string(),
-        )),
+        Err(error) => findings.push(
+            Finding::new("graph", Weight::Error, Failure::from(error).what_and_why()).with_advice(
+                "put back a copy of the graph; without one nobody knows which chats there are",
+            ),
+        ),
     }
     findings.extend(processes::stand_still(&workspace));
     findings.extend(set_aside(&workspace));
@@ -76,15 +85,18 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
         Ok(found) => findings.extend(found),
         Err(failure) => findings.push(unreadable("sessions", &failure)),
     }
+    findings.retain(|finding| !taken.tells(finding));
+    findings.splice(0..0, taken.findings);
     finding::tell(cx, &findings)
 }
 
 /// A check that could not be made.
 fn unreadable(check: &'static str, failure: &Failure) -> Finding {
-    let finding = Finding::new(check, Weight::Error, failure.message());
+    let finding = Finding::new(check, Weight::Error, failure.what_and_why());
     match failure.cure() {
+        // That is where we are.
+        Some("wg doctor") | None => finding,
         Some(cure) => finding.with_advice(cure),
-        None => finding,
     }
 }
 
@@ -99,7 +111,10 @@ fn owner(workspace: &Workspace) -> Option<Finding> {
 /// Whoever may write here can make the service run their commands.
 fn service_directory(workspace: &Workspace, fix: Fix) -> Option<Finding> {
     let dir = workspace.service_dir();
-    let mode = std::fs::metadata(&dir).ok()?.mode() & 0o777;
+    let metadata = std::fs::metadata(&dir)
+        .ok()
+        .filter(std::fs::Metadata::is_dir)?;
+    let mode = metadata.mode() & 0o777;
     if mode.trailing_zeros() >= 6 {
         return None;
     }
@@ -118,8 +133,13 @@ fn service_directory(workspace: &Workspace, fix: Fix) -> Option<Finding> {
 
 /// A service that was killed leaves its state behind. Nobody believes it, because its start time no longer matches.
 fn service_state(workspace: &Workspace, fix: Fix) -> Outcome<Option<Finding>> {
-    let Some(state) = ServiceState::read(workspace)? else {
-        return Ok(None);
+    let state = match ServiceState::read(workspace) {
+        Ok(Some(state)) => state,
+        Ok(None) => return Ok(None),
+        Err(error @ StoreError::Corrupt { .. }) => {
+            return Ok(Some(damaged_state(workspace, error, fix)));
+        }
+        Err(error) => return Err(error.into()),
     };
     if state.is_alive() {
         return Ok(None);
@@ -133,6 +153,28 @@ fn service_state(workspace: &Workspace, fix: Fix) -> Outcome<Option<Finding>> {
         fix,
         || Ok(state.remove(workspace)?),
     )))
+}
+
+/// A service that runs is known by its lock, so what its state should say is known, too.
+fn damaged_state(workspace: &Workspace, error: StoreError, fix: Fix) -> Finding {
+    let holder = session_lock::inspect(&workspace.service_dir())
+        .ok()
+        .filter(session_lock::Inspection::is_held)
+        .and_then(|found| found.holder().cloned());
+    let what = match &holder {
+        Some(_) => "move it aside to `*.corrupt`, and write it anew for the service that runs",
+        None => "move it aside to `*.corrupt`; the next start writes its own",
+    };
+    let text = Failure::from(error).what_and_why();
+    Finding::new("service", Weight::Error, text).fixed_by(what, fix, || {
+        files::set_aside(&workspace.state_path())?;
+        if let Some(holder) = holder {
+            let since = Timestamp::parse(&holder.since).unwrap_or_else(clock::now);
+            ServiceState::of_running(holder.pid, workspace.socket_path()?, since)
+                .write(workspace)?;
+        }
+        Ok(())
+    })
 }
 
 /// Without them everything still works, once a second.
@@ -205,7 +247,7 @@ fn bad_lines(dir: &Path, side: Side, chat: crate::store::graph::ChatId) -> Optio
             read.bad_lines,
             side.as_str()
         ),
-        Err(error) => Failure::from(error).to_string(),
+        Err(error) => Failure::from(error).what_and_why(),
     };
     Some(
         Finding::new("messages", Weight::Warning, text)

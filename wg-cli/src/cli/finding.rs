@@ -48,6 +48,11 @@ impl Finding {
         }
     }
 
+    /// What is the matter.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Says what a person can do.
     pub(super) fn with_advice(mut self, advice: impl Into<String>) -> Self {
         self.fix = Some(advice.into());

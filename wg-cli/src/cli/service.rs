@@ -24,6 +24,7 @@ use crate::ops::{self, Ended, ServiceStatus};
 use crate::patience::Patience;
 use crate::report::Paint;
 use crate::store::config::Config;
+use crate::store::room;
 use crate::store::workspace::Workspace;
 
 pub(super) fn run(cx: &Context<'_>, command: ServiceCommand) -> Outcome {
@@ -250,6 +251,7 @@ fn restart(cx: &Context<'_>, args: &Start) -> Outcome {
     mention_what_means_nothing(cx, args);
     // Read before anything is stopped: a daemon that could not start again must go on.
     Config::load(&workspace)?;
+    room::check(&workspace)?;
     // Handlers outlive the change of daemons: a turn in flight is not disturbed.
     let stopped = stop::stop(
         &workspace,

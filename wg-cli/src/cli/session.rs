@@ -120,11 +120,15 @@ struct SessionView {
     /// Who has the lock from a holder that is gone.
     #[serde(skip)]
     heirs: Option<Heirs>,
+    /// Something else stands where the lock keeps a file.
+    #[serde(skip)]
+    cannot_be_locked: bool,
 }
 
 impl SessionView {
     fn of(target: &Target) -> Outcome<Self> {
         let mut heirs = None;
+        let mut cannot_be_locked = false;
         let view = |holder: &Holder| Some(HolderView::of(holder));
         let (state, holder, reason) = match look(target)? {
             Inspection::Free => ("free", None, None),
@@ -143,8 +147,11 @@ impl SessionView {
                 Some(format!("its holder is gone: {liveness:?}").to_lowercase()),
             ),
             Inspection::Corrupt { path, node } => {
-                let what =
-                    node.map_or_else(|| "is no record".to_owned(), |node| format!("is {node}"));
+                let what = node.map_or_else(
+                    || "is no record, and counts as none".to_owned(),
+                    |node| format!("is a {node}, not a regular file (wg session check --fix)"),
+                );
+                cannot_be_locked = node.is_some();
                 (
                     "corrupt",
                     None,
@@ -167,6 +174,7 @@ impl SessionView {
             left_by: heirs.as_ref().map(|heirs| HolderView::of(&heirs.left_by)),
             reason,
             heirs,
+            cannot_be_locked,
         })
     }
 
@@ -195,8 +203,13 @@ impl SessionView {
             ),
             "stale" => format!("{}: free; its last holder{who} is gone", self.session),
             "corrupt" => format!(
-                "{}: free; {}",
+                "{}: {}; {}",
                 self.session,
+                if self.cannot_be_locked {
+                    "cannot be locked"
+                } else {
+                    "free"
+                },
                 self.reason.as_deref().unwrap_or_default()
             ),
             _ => format!("{}: free", self.session),

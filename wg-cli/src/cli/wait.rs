@@ -59,6 +59,8 @@ pub(super) struct ReplyWatch<'a> {
     unsure: bool,
     /// Since when no service was seen.
     down_since: Option<Instant>,
+    /// What was said of why it takes longer: what happens again and again is said once.
+    said: BTreeSet<String>,
 }
 
 impl<'a> ReplyWatch<'a> {
@@ -84,6 +86,7 @@ impl<'a> ReplyWatch<'a> {
             standstill: Told::default(),
             unsure: false,
             down_since: None,
+            said: BTreeSet::new(),
         };
         // What happened before the message does not concern it.
         drop(watch.new_events()?);
@@ -229,7 +232,11 @@ impl<'a> ReplyWatch<'a> {
             }
             match meaning(kind) {
                 Meaning::Nothing => {}
-                Meaning::Waits => self.cx.report.note(&format!("{}: {text}", self.chat)),
+                Meaning::Waits => {
+                    if self.said.insert(text.clone()) {
+                        self.cx.report.note(&format!("{}: {text}", self.chat));
+                    }
+                }
                 Meaning::MayBeOver => changed = true,
             }
         }

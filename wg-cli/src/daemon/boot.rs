@@ -193,25 +193,19 @@ fn finish_retirements(daemon: &Daemon) {
 /// keeps its state.
 fn archive_orphan_states(daemon: &Daemon, is_empty: bool) {
     let known: BTreeSet<ChatId> = daemon.chats.lock().keys().copied().collect();
-    let recorded = match recorded(&daemon.workspace) {
-        Ok(recorded) => recorded,
+    let orphans = match states_without_chats(&daemon.workspace, &known, is_empty) {
+        Ok(orphans) => orphans,
         Err(e) => {
             log::warn!("the state files cannot be listed: {e}");
             return;
         }
     };
-    for (chat, record) in recorded {
-        if known.contains(&chat) || !is_ours_and_open(&record) {
-            continue;
-        }
-        if is_empty
-            && resolve::session_dir(&daemon.workspace, chat, Make::No).is_ok_and(|dir| dir.is_dir())
-        {
-            log::warn!(
-                "the graph is empty, so the state of {chat}, which has a session, is left as it is"
-            );
-            continue;
-        }
+    for chat in orphans.kept {
+        log::warn!(
+            "the graph is empty, so the state of {chat}, which has a session, is left as it is"
+        );
+    }
+    for chat in orphans.to_archive {
         say_that_it_is_an_orphan(chat);
         if let Err(e) = archive_state(&daemon.workspace, chat) {
             log::error!("{chat}: {}", Failure::from(e));
@@ -243,7 +237,16 @@ pub(crate) fn archive_state(workspace: &Workspace, chat: ChatId) -> Result<(), S
     ChatRecord::update(workspace, chat, |record| record.archived_at = Some(now)).map(drop)
 }
 
-/// The chats that have an open state of ours and are not among the `known` ones.
+/// Chats that have an open state of ours and are not in the graph.
+#[derive(Debug, Default)]
+pub(crate) struct StatesWithoutChats {
+    /// Their states are archived.
+    pub(crate) to_archive: Vec<ChatId>,
+    /// Theirs are left as they are, because it is more likely the graph that is gone.
+    pub(crate) kept: Vec<ChatId>,
+}
+
+/// Looks for them; a graph without any task does not prove that a chat which has a session is gone.
 ///
 /// # Errors
 ///
@@ -251,12 +254,22 @@ pub(crate) fn archive_state(workspace: &Workspace, chat: ChatId) -> Result<(), S
 pub(crate) fn states_without_chats(
     workspace: &Workspace,
     known: &BTreeSet<ChatId>,
-) -> std::io::Result<Vec<ChatId>> {
-    let all = recorded(workspace)?.into_iter();
-    Ok(all
-        .filter(|(chat, record)| !known.contains(chat) && is_ours_and_open(record))
-        .map(|(chat, _)| chat)
-        .collect())
+    is_empty: bool,
+) -> std::io::Result<StatesWithoutChats> {
+    let mut found = StatesWithoutChats::default();
+    for (chat, record) in recorded(workspace)? {
+        if known.contains(&chat) || !is_ours_and_open(&record) {
+            continue;
+        }
+        let has_session =
+            || resolve::session_dir(workspace, chat, Make::No).is_ok_and(|dir| dir.is_dir());
+        if is_empty && has_session() {
+            found.kept.push(chat);
+        } else {
+            found.to_archive.push(chat);
+        }
+    }
+    Ok(found)
 }
 
 /// Adopts the live handlers of chats that came into the graph only now.

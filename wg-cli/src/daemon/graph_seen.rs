@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::host::unit_of;
 use super::{Daemon, boot};
 use crate::chat::Wish;
+use crate::failure::with_causes;
 use crate::store::StoreError;
 use crate::store::graph::{ChatId, ChatTask, Graph, Loaded};
 
@@ -119,7 +120,7 @@ impl Daemon {
         let loaded = match Graph::load(&self.workspace) {
             Ok(loaded) => loaded,
             Err(error) => {
-                let trouble = error.to_string();
+                let trouble = with_causes(&error);
                 if seen.trouble.as_ref() != Some(&trouble) {
                     log::warn!("no handler is started until the graph can be read: {trouble}");
                 }

@@ -28,6 +28,7 @@ use super::{Daemon, books, groups, holder, reap, rules, service_manager};
 use crate::chat::{Decision, Findings, Happened};
 use crate::clock;
 use crate::control_group;
+use crate::failure::{Failure, with_causes};
 use crate::names::{EventKind, StartReason};
 use crate::store::StoreError;
 use crate::store::chat_state::{ChatRecord, SpawnRecord};
@@ -92,9 +93,9 @@ impl ChatHost {
         generation: Generation,
         reason: StartReason,
         dir: &Path,
-    ) -> io::Result<Command> {
+    ) -> Result<Command, StoreError> {
         let daemon = Arc::clone(&self.daemon);
-        let nonce = crate::store::registry::nonce().map_err(io::Error::other)?;
+        let nonce = crate::store::registry::nonce()?;
         // That of a start which came to nothing.
         self.forget_group(chat);
         let group = daemon.groups.make(&nonce);
@@ -122,8 +123,10 @@ impl ChatHost {
         let record = SpawnRecord { log_from, ..record };
         update_at_once(&daemon.workspace, chat, |state| {
             state.spawn = Some(record.clone());
-        })
-        .map_err(io::Error::other)?;
+        })?;
+        let out = log
+            .try_clone()
+            .map_err(StoreError::io("share", &dir.join(HANDLER_LOG)))?;
         let mut command = Command::new(crate::self_exe());
         command
             .arg0("wg")
@@ -133,7 +136,7 @@ impl ChatHost {
             .arg(chat.task_id())
             .current_dir(daemon.workspace.root().parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
+            .stdout(out)
             .stderr(log);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WG_") {
@@ -199,7 +202,7 @@ impl ChatHost {
     ) -> Result<Prepared, String> {
         let daemon = Arc::clone(&self.daemon);
         if let Err(e) = daemon.heed_graph() {
-            return Err(format!("the graph cannot be read: {e}"));
+            return Err(format!("the graph cannot be read: {}", Failure::from(e)));
         }
         match daemon.in_graph(chat) {
             InGraph::There => {}
@@ -208,8 +211,13 @@ impl ChatHost {
             }
             InGraph::Gone => return Ok(Prepared::NotNeeded),
         }
-        let dir = resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO)
-            .map_err(|e| format!("the session directory of {chat} cannot be made: {e}"))?;
+        let dir =
+            resolve::session_dir_within(&daemon.workspace, chat, Duration::ZERO).map_err(|e| {
+                format!(
+                    "the session directory of {chat} cannot be made: {}",
+                    Failure::from(e)
+                )
+            })?;
         daemon.look_whether_consumers_are_gone(chat, &dir);
         if !reap::inheritors(&dir).is_empty() {
             // Only our own dead handler's leftovers have the lock: that is no contention. They are ended out of the way of
@@ -225,10 +233,10 @@ impl ChatHost {
             return Err("what a dead handler left behind is being ended".to_owned());
         }
         let holder = holder::live_holder(&dir)
-            .map_err(|e| format!("the session lock cannot be read: {e}"))?;
+            .map_err(|e| format!("the session lock cannot be read: {}", with_causes(&e)))?;
         let unanswered = daemon
             .is_waited_for(chat, &dir)
-            .map_err(|e| format!("the inbox cannot be read: {e}"))?;
+            .map_err(|e| format!("the inbox cannot be read: {}", Failure::from(e)))?;
         let agent = daemon.agent_of(chat);
         let found = Findings {
             starts_are_off: daemon.starts_are_off(),
@@ -253,9 +261,12 @@ impl ChatHost {
                     .unwrap_or_default(),
             }),
             Decision::Start(reason) => {
-                let command = self
-                    .go(chat, generation, reason, &dir)
-                    .map_err(|e| format!("the decision to start could not be written down: {e}"))?;
+                let command = self.go(chat, generation, reason, &dir).map_err(|e| {
+                    format!(
+                        "the decision to start could not be written down: {}",
+                        Failure::from(e)
+                    )
+                })?;
                 daemon.starting(chat, reason);
                 Ok(Prepared::Go(Box::new(command)))
             }
@@ -311,12 +322,15 @@ impl Host for ChatHost {
                     .in_lane(&books::record_lane(chat), "spawn record", move || {
                         let write = || ChatRecord::update(&daemon.workspace, chat, write_down);
                         if let Err(e) = daemon.patiently(write) {
-                            log::warn!("{chat}: the pid of handler {pid}: {e}");
+                            log::warn!("{chat}: the pid of handler {pid}: {}", Failure::from(e));
                         }
                     });
             }
             // The nonce in its environment still tells a later daemon whose it is.
-            Err(e) => log::warn!("{chat}: the pid of handler {pid} could not be written down: {e}"),
+            Err(e) => log::warn!(
+                "{chat}: the pid of handler {pid} could not be written down: {}",
+                Failure::from(e)
+            ),
         }
         self.daemon.act(chat, Happened::Started);
     }
@@ -330,7 +344,7 @@ impl Host for ChatHost {
             .and_then(|dir| holder::live_holder(dir).ok().flatten());
         let tail = dir
             .as_deref()
-            .map(|dir| tail(&dir.join("handler.log"), self.log_from(chat)))
+            .map(|dir| tail(&dir.join(HANDLER_LOG), self.log_from(chat)))
             .unwrap_or_default();
         let mut seen = Observation::new(
             ended.status.map_or(Ending::Lost, Ending::from),
@@ -477,6 +491,9 @@ fn update_at_once(
     }
 }
 
+/// What a handler says, in its session's directory.
+const HANDLER_LOG: &str = "handler.log";
+
 /// The chat that a unit stands for: they have the same number.
 pub(super) fn chat_of(unit: UnitId) -> ChatId {
     ChatId(u32::try_from(unit.0).unwrap_or(u32::MAX))
@@ -488,19 +505,20 @@ pub(super) fn unit_of(chat: ChatId) -> UnitId {
 }
 
 /// The handler's log, opened for appending, and its length: a file, never a pipe, so that a dead daemon does not kill a handler.
-fn handler_log(dir: &Path, max: u64) -> io::Result<(std::fs::File, u64)> {
-    let path = dir.join("handler.log");
+fn handler_log(dir: &Path, max: u64) -> Result<(std::fs::File, u64), StoreError> {
+    let path = dir.join(HANDLER_LOG);
+    let failed = |doing| StoreError::io(doing, &path);
     if path.metadata().is_ok_and(|metadata| metadata.len() > max) {
-        std::fs::rename(&path, dir.join("handler.log.1"))?;
+        std::fs::rename(&path, dir.join("handler.log.1")).map_err(failed("rotate"))?;
     }
     let mut options = OpenOptions::new();
     options.create(true).read(true).append(true).mode(0o600);
-    let mut log = files::open_plainly(&path, &mut options)?;
-    if files::ends_torn(&log)? {
+    let mut log = files::open(&path, &mut options)?;
+    if files::ends_torn(&log).map_err(failed("read"))? {
         // The predecessor was cut off; what is said next is a line of its own.
-        log.write_all(b"\n")?;
+        log.write_all(b"\n").map_err(failed("append to"))?;
     }
-    let length = log.metadata()?.len();
+    let length = log.metadata().map_err(failed("look at"))?.len();
     Ok((log, length))
 }
 

@@ -79,6 +79,7 @@ pub(super) fn purge(
                     .get(&chat)
                     .and_then(|entry| entry.handler),
                 error: format!("its handler is not down yet: {e} (wg why {chat})"),
+                code: ExitCode::Held.code(),
             }),
         }
         progress(done + 1, total);
@@ -100,6 +101,7 @@ pub(super) fn purge(
             chat_id: chat.0,
             pid,
             error: why,
+            code: ExitCode::Held.code(),
         });
     }
     for chat in &purged {
@@ -117,6 +119,7 @@ fn survived((chat, process): (ChatId, Process)) -> PurgeError {
         chat_id: chat.0,
         pid: Some(process.pid),
         error: format!("`{}` could not be ended", process.name),
+        code: ExitCode::Held.code(),
     }
 }
 

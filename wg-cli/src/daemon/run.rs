@@ -31,6 +31,7 @@ use crate::ipc::protocol::Reply;
 use crate::ipc::server::{Answer, Limits, Server};
 use crate::names::EventKind;
 use crate::ops::Ended;
+use crate::store::StoreError;
 use crate::store::config::Config;
 use crate::store::error::of_lock;
 use crate::store::events::EventLog;
@@ -140,7 +141,7 @@ fn run_inner(
 
     let (daemon, controls) = Daemon::assemble(workspace, config)?;
     let socket = workspace.socket_path()?;
-    let listener = bind(&socket).map_err(|e| system("failed to open the socket", e))?;
+    let listener = bind(&socket).map_err(StoreError::io("open the socket", &socket))?;
     let ours = standing::inode(&socket);
     log::info!(
         "Daemon starting (PID {}, socket {})",

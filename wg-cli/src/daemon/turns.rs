@@ -17,7 +17,7 @@ use super::Daemon;
 use super::host::unit_of;
 use crate::clock;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::ipc::server::ConnectionId;
 use crate::names::EventKind;
 use crate::store::config::{Config, MaxTurns};
@@ -234,7 +234,10 @@ impl Daemon {
         match open {
             Ok(open) => open.is_none(),
             Err(e) => {
-                log::warn!("{chat}: whether message {message} is answered: {e}");
+                log::warn!(
+                    "{chat}: whether message {message} is answered: {}",
+                    with_causes(&e)
+                );
                 false
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::chat::Wish;
 use crate::clock::{self, Timestamp};
+use crate::failure::with_causes;
 use crate::store::StoreError;
 use crate::store::chat_state::ChatRecord;
 use crate::store::graph::{ChatId, ChatTask, Graph};
@@ -87,7 +88,10 @@ pub(super) fn persist(
     if let (Err(_), Some(former)) = (&told, former)
         && let Err(error) = take_back(workspace, chat, former)
     {
-        log::error!("{chat}: its state file tells a wish that its task does not: {error}");
+        log::error!(
+            "{chat}: its state file tells a wish that its task does not: {}",
+            with_causes(&error)
+        );
     }
     told
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::store::StoreError;
 use crate::store::attempt::{self, Attempt, STREAMING};
 use crate::store::exit_record::MemoryEnd;
@@ -321,7 +321,10 @@ impl Handler<'_> {
             Ok(false) => {}
             Ok(true) => log::info!("earlier messages of {} moved to its archive", self.chat),
             // The message is answered all the same, and the next one tries again.
-            Err(error) => log::warn!("earlier messages stay where they are: {error}"),
+            Err(error) => log::warn!(
+                "earlier messages stay where they are: {}",
+                with_causes(&error)
+            ),
         }
     }
 }

@@ -164,12 +164,7 @@ fn failure(chat: &str, error: AcquireError) -> Failure {
         return Failure::new(ExitCode::Held, message)
             .with_cure(format!("wg session release {chat}"));
     }
-    let message = format!("failed to lock the session of {chat}");
-    if matches!(error, AcquireError::Io { .. }) {
-        return of_lock(message, error);
-    }
-    // What stands in the way stays there until somebody changes it.
-    Failure::new(ExitCode::Config, message).caused_by(error)
+    of_lock(format!("failed to lock the session of {chat}"), error)
 }
 
 /// Ends what an earlier handler of this chat left behind, if that is all that these processes are.

@@ -8,7 +8,7 @@ use session_lock::SessionLock;
 
 use crate::clock;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::store::exit_record::{AgentEnd, ExitRecord, MemoryEnd, VERSION};
 
 /// The note of a handler that has the session lock. It is written even when the handler panics.
@@ -68,7 +68,10 @@ impl ExitNote {
             at: clock::now(),
         };
         if let Err(error) = record.write(&self.session) {
-            log::error!("failed to write how this handler ended: {error}");
+            log::error!(
+                "failed to write how this handler ended: {}",
+                with_causes(&error)
+            );
         }
     }
 }

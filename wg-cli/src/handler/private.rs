@@ -15,7 +15,7 @@ use session_lock::{Kind, SessionLock};
 use crate::agent::AgentSpec;
 use crate::clock;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::store::Workspace;
 use crate::store::config::Config;
 use crate::store::messages::{self, Durability, NewMessage, Role, Side};
@@ -130,7 +130,10 @@ impl Session {
         match messages::append(&self.path, side, message, Durability::NoSync) {
             Ok(id) => Some(id),
             Err(error) => {
-                log::warn!("the history of this session has a gap: {error}");
+                log::warn!(
+                    "the history of this session has a gap: {}",
+                    with_causes(&error)
+                );
                 None
             }
         }

@@ -205,11 +205,7 @@ fn read(workspace: &Workspace, chat: ChatId) -> Result<(Fields, ChatRecord), Sto
     let Some(bytes) = files::read(&path)? else {
         return Ok((Fields::default(), ChatRecord::default()));
     };
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt {
-        path: path.clone(),
-        line: error.line(),
-        reason: error.to_string(),
-    };
+    let corrupt = |error: serde_json::Error| json::corrupt(&path, &error);
     let file: Fields = serde_json::from_slice(&bytes).map_err(corrupt)?;
     let record = match file.raw(KEY) {
         Some(ours) => serde_json::from_str(ours.get()).map_err(corrupt)?,

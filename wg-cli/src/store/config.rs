@@ -17,6 +17,7 @@ use super::setting::{self, A_SIZE, A_SPAN};
 use super::toml_section::{Section, Source};
 use super::{Workspace, files};
 use crate::agent::BUILT_IN;
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::names::Protocol;
 use crate::spelling;
@@ -203,17 +204,19 @@ impl Config {
     /// As [`Config::put_in_force`].
     pub fn put_in_force_and_compare(workspace: &Workspace) -> Result<(Self, bool), Failure> {
         let path = workspace.config_path();
-        let bytes = files::read_following(&path, LARGEST)?.unwrap_or_default();
+        let bytes = bytes_of(&path)?.unwrap_or_default();
         let config = Self::of_bytes(&bytes, &path)?;
         let in_force = workspace.config_in_force_path();
-        let changed =
-            files::read_following(&in_force, LARGEST)?.is_some_and(|before| before != bytes);
-        files::replace_atomically(&in_force, &bytes)?;
-        Ok((config, changed))
+        let before = files::read_following(&in_force, LARGEST)?;
+        let is_there = before.as_ref() == Some(&bytes);
+        if !is_there {
+            files::replace_atomically(&in_force, &bytes)?;
+        }
+        Ok((config, before.is_some() && !is_there))
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        match files::read_following(path, LARGEST)? {
+        match bytes_of(path)? {
             Some(bytes) => Self::of_bytes(&bytes, path),
             None => Ok(Self::default()),
         }
@@ -384,6 +387,17 @@ pub struct Slip {
     pub meant: &'static str,
 }
 
+/// Reads a file of settings; `None` if there is none. A link to nothing is not none: it was meant to lead to some.
+fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let bytes = files::read_following(path, LARGEST)?;
+    if bytes.is_none() && files::node_at(path).is_some() {
+        let what = format!("`{}` is a link to nothing", path.display());
+        return Err(Failure::new(ExitCode::Config, what)
+            .with_cure("put the settings in its place, or remove it for the defaults"));
+    }
+    Ok(bytes)
+}
+
 /// Looks for sections that were probably meant to be ours.
 ///
 /// # Errors
@@ -391,7 +405,7 @@ pub struct Slip {
 pub fn misspelt_sections(path: &Path) -> Result<Vec<Slip>, Failure> {
     /// Sections that the earlier tool has.
     const EARLIER: [&str; 1] = ["agent"];
-    let bytes = files::read_following(path, LARGEST)?.unwrap_or_default();
+    let bytes = bytes_of(path)?.unwrap_or_default();
     let source = Source {
         path,
         text: text_of(&bytes, path)?,

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use session_lock::AcquireError;
+use session_lock::{AcquireError, Node};
 
 use super::lock::LockHolder;
 use crate::clock;
@@ -75,10 +75,12 @@ pub enum StoreError {
         /// So many bytes are read.
         most: u64,
     },
-    /// The path is a symbolic link, a pipe, a device, a directory or a socket; it was not followed and not read.
+    /// Something else than a file is at the path; it was not followed and not read.
     NotARegularFile {
         /// Which path.
         path: PathBuf,
+        /// What is there.
+        node: Node,
     },
 }
 
@@ -139,8 +141,8 @@ impl fmt::Display for StoreError {
             Self::TooLarge { path, most } => {
                 write!(f, "`{}` is larger than {most} bytes", path.display())
             }
-            Self::NotARegularFile { path } => {
-                write!(f, "`{}` is not a regular file", path.display())
+            Self::NotARegularFile { path, node } => {
+                write!(f, "`{}` is a {node}, not a regular file", path.display())
             }
         }
     }
@@ -190,9 +192,9 @@ impl From<StoreError> for Failure {
                 };
                 Self::new(ExitCode::Held, message).with_cure(cure)
             }
-            StoreError::NotARegularFile { .. } => Self::new(ExitCode::Config, message).with_cure(
-                "move it away; wg follows no links and opens no pipes among its own files",
-            ),
+            StoreError::NotARegularFile { .. } => {
+                Self::new(ExitCode::Config, message).with_cure(MOVE_IT_AWAY)
+            }
             StoreError::AlreadyExists { .. } => Self::new(ExitCode::Failed, message)
                 .with_cure("--id chat-N takes a number that is free"),
             StoreError::OtherQuestion { .. } => {
@@ -204,12 +206,20 @@ impl From<StoreError> for Failure {
     }
 }
 
+/// What helps where something else stands in the place of a file of ours.
+const MOVE_IT_AWAY: &str =
+    "move it away, or wg doctor --fix; wg follows no links and opens no pipes among its own files";
+
 /// A lock that could not be looked at or taken, with the cause, the code and the cure that any other file has.
 pub(crate) fn of_lock(message: impl Into<String>, error: AcquireError) -> Failure {
-    let (code, cure) = if let AcquireError::Io { source, path, .. } = &error {
-        refused_by_the_system(source, path)
-    } else {
-        (ExitCode::System, None)
+    let (code, cure) = match &error {
+        AcquireError::Io { source, path, .. } => refused_by_the_system(source, path),
+        // What stands in the way stays there until somebody changes it.
+        AcquireError::Refused { .. } => (ExitCode::Config, Some(MOVE_IT_AWAY.to_owned())),
+        AcquireError::NetworkFileSystem { .. } => (ExitCode::Config, None),
+        AcquireError::Held { .. } | AcquireError::UnusableKind { .. } | _ => {
+            (ExitCode::System, None)
+        }
     };
     let failure = Failure::new(code, message).caused_by(error);
     match cure {
@@ -230,10 +240,17 @@ fn refused_by_the_system(source: &io::Error, path: &Path) -> (ExitCode, Option<S
                     .to_owned(),
             ),
         ),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
+        io::ErrorKind::StorageFull => (
             ExitCode::System,
             Some(
                 "the disk is full: make room and try again; what was accepted before is on it"
+                    .to_owned(),
+            ),
+        ),
+        io::ErrorKind::QuotaExceeded => (
+            ExitCode::System,
+            Some(
+                "your share of the disk is used up: make room and try again; what was accepted before is on it"
                     .to_owned(),
             ),
         ),
@@ -241,7 +258,11 @@ fn refused_by_the_system(source: &io::Error, path: &Path) -> (ExitCode, Option<S
             ExitCode::System,
             Some("something else stands in its place: move it away".to_owned()),
         ),
-        // The standard library has no word for these two.
+        // The standard library has no words for these.
+        io::ErrorKind::Other | _ if source.raw_os_error() == Some(EIO) => (
+            ExitCode::System,
+            Some("the disk may be failing: see what the kernel says (dmesg), and copy the workspace elsewhere".to_owned()),
+        ),
         io::ErrorKind::Other | _ if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) => (
             ExitCode::System,
             Some("too many files are open: raise ulimit -n".to_owned()),
@@ -250,6 +271,7 @@ fn refused_by_the_system(source: &io::Error, path: &Path) -> (ExitCode, Option<S
     }
 }
 
+const EIO: i32 = nix::errno::Errno::EIO as i32;
 const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;
 const ENFILE: i32 = nix::errno::Errno::ENFILE as i32;
 

@@ -1,15 +1,16 @@
 //! Reading and replacing small files without ever leaving half of one, hanging on a pipe or following a link.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use session_lock::Node;
 
 use super::StoreError;
 pub use super::lock::{SideLock, locked, locked_within};
@@ -41,9 +42,7 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> 
         Some(libc_errno)
             if [libc_code::LOOP, libc_code::NXIO, libc_code::ISDIR].contains(&libc_errno) =>
         {
-            StoreError::NotARegularFile {
-                path: path.to_owned(),
-            }
+            not_regular(path)
         }
         _ => StoreError::Io {
             doing: "open",
@@ -61,7 +60,40 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> 
     } else {
         Err(StoreError::NotARegularFile {
             path: path.to_owned(),
+            node: node_of(metadata.file_type()).unwrap_or(Node::Device),
         })
+    }
+}
+
+/// What is at a path, if that is something else than a file.
+fn node_of(kind: FileType) -> Option<Node> {
+    if kind.is_file() {
+        None
+    } else if kind.is_dir() {
+        Some(Node::Directory)
+    } else if kind.is_symlink() {
+        Some(Node::Symlink)
+    } else if kind.is_fifo() {
+        Some(Node::Fifo)
+    } else if kind.is_socket() {
+        Some(Node::Socket)
+    } else {
+        Some(Node::Device)
+    }
+}
+
+/// Returns what is in the place of a file, if that is something else; `None` too where nothing is there. No link is followed.
+#[must_use]
+pub fn node_at(path: &Path) -> Option<Node> {
+    node_of(fs::symlink_metadata(path).ok()?.file_type())
+}
+
+/// The error of a path at which something else than a file was found.
+fn not_regular(path: &Path) -> StoreError {
+    StoreError::NotARegularFile {
+        path: path.to_owned(),
+        // It may be gone by now: then it was what the system refuses without a word of its kind.
+        node: node_at(path).unwrap_or(Node::Socket),
     }
 }
 
@@ -105,16 +137,16 @@ pub fn open_to_read(path: &Path) -> Result<Option<File>, StoreError> {
 /// # Errors
 /// As [`open`], but a link is followed; [`StoreError::TooLarge`].
 pub fn read_following(path: &Path, most: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    // The name that was given, not that of what it leads to.
-    let not_regular = || StoreError::NotARegularFile {
-        path: path.to_owned(),
-    };
     match fs::canonicalize(path) {
         Ok(target) => {
             let file = match open_to_read(&target) {
                 Ok(Some(file)) => file,
                 Ok(None) => return Ok(None),
-                Err(StoreError::NotARegularFile { .. }) => return Err(not_regular()),
+                // The name that was given, not that of what it leads to.
+                Err(StoreError::NotARegularFile { node, .. }) => {
+                    let path = path.to_owned();
+                    return Err(StoreError::NotARegularFile { path, node });
+                }
                 Err(error) => return Err(error),
             };
             let mut bytes = Vec::new();
@@ -125,8 +157,14 @@ pub fn read_following(path: &Path, most: u64) -> Result<Option<Vec<u8>>, StoreEr
             }
             Ok(Some(bytes))
         }
-        // A pipe that somebody handed over, such as /dev/fd/63, leads to no path.
-        Err(error) if absent(&error) && path.exists() => Err(not_regular()),
+        // What leads to no path, such as a socket at /dev/fd/63.
+        Err(error) if absent(&error) && path.exists() => Err(StoreError::NotARegularFile {
+            path: path.to_owned(),
+            node: fs::metadata(path)
+                .ok()
+                .and_then(|there| node_of(there.file_type()))
+                .unwrap_or(Node::Device),
+        }),
         Err(error) if absent(&error) => Ok(None),
         Err(source) => Err(StoreError::Io {
             doing: "read",
@@ -204,11 +242,7 @@ pub fn replace_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
     let mode = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => Some(metadata.permissions().mode()),
-        Ok(_) => {
-            return Err(StoreError::NotARegularFile {
-                path: path.to_owned(),
-            });
-        }
+        Ok(_) => return Err(not_regular(path)),
         Err(_) => None,
     };
     let (temporary, mut file) = create_temporary(path)?;

@@ -39,10 +39,22 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
     let Some(bytes) = files::read(path)? else {
         return Ok(None);
     };
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt {
-        path: path.to_owned(),
-        line: error.line(),
-        reason: error.to_string(),
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| corrupt(path, &error))
+}
+
+/// The error of a file that is no JSON, or not what it should be. The line stands in it once.
+pub(super) fn corrupt(path: &Path, error: &serde_json::Error) -> StoreError {
+    let (line, column) = (error.line(), error.column());
+    let told = error.to_string();
+    let reason = match told.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(reason) => format!("{reason} at column {column}"),
+        None => told,
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
+    StoreError::Corrupt {
+        path: path.to_owned(),
+        line,
+        reason,
+    }
 }

@@ -46,15 +46,14 @@ impl Registry {
         let Some(bytes) = files::read(&path)? else {
             return Ok(None);
         };
-        let corrupt = |line, reason| StoreError::Corrupt {
-            path: path.clone(),
-            line,
-            reason,
-        };
-        let content: Fields = serde_json::from_slice(&bytes)
-            .map_err(|error| corrupt(error.line(), error.to_string()))?;
+        let content: Fields =
+            serde_json::from_slice(&bytes).map_err(|error| super::json::corrupt(&path, &error))?;
         if content.raw(SESSIONS).is_some() && content.inner(SESSIONS).is_none() {
-            return Err(corrupt(0, format!("`{SESSIONS}` is no object")));
+            return Err(StoreError::Corrupt {
+                path,
+                line: 0,
+                reason: format!("`{SESSIONS}` is no object"),
+            });
         }
         Ok(Some(Self { path, content }))
     }

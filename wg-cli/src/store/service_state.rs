@@ -40,14 +40,7 @@ impl ServiceState {
     /// Returns the state of this process.
     #[must_use]
     pub fn of_this_process(socket_path: PathBuf) -> Self {
-        let pid = std::process::id();
-        Self {
-            pid,
-            socket_path,
-            started_at: clock::now(),
-            start: start_ticks(pid),
-            boot: clock::boot_id().map(str::to_owned),
-        }
+        Self::of_running(std::process::id(), socket_path, clock::now())
     }
 
     /// Writes the state of a workspace's daemon.
@@ -72,7 +65,8 @@ impl ServiceState {
     /// As [`ServiceState::read`], and [`StoreError::Io`].
     pub fn remove(&self, workspace: &Workspace) -> Result<(), StoreError> {
         let path = workspace.state_path();
-        if Self::read(workspace)?.as_ref() != Some(self) {
+        let there = Self::read(workspace)?;
+        if !there.is_some_and(|there| there.is_of_the_same_process(self)) {
             return Ok(());
         }
         match fs::remove_file(&path) {
@@ -82,6 +76,23 @@ impl ServiceState {
                 source,
             }),
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether both are of one process; what else they say, such as since when it serves, may have been put together anew.
+    fn is_of_the_same_process(&self, other: &Self) -> bool {
+        (self.pid, self.start, &self.boot) == (other.pid, other.start, &other.boot)
+    }
+
+    /// Returns the state of a daemon that runs, out of what is known of it: where its own words cannot be read.
+    #[must_use]
+    pub fn of_running(pid: u32, socket_path: PathBuf, started_at: Timestamp) -> Self {
+        Self {
+            pid,
+            socket_path,
+            started_at,
+            start: start_ticks(pid),
+            boot: clock::boot_id().map(str::to_owned),
         }
     }
 

@@ -491,10 +491,13 @@ fn a_workspace_whose_path_is_no_text_is_refused_in_one_sentence() {
 
 #[test]
 fn a_pipe_a_link_or_a_directory_in_the_place_of_the_events_is_told_of_and_nobody_hangs() {
-    for place in [
-        "mkfifo .wg/service/events.jsonl",
-        "mkdir .wg/service/events.jsonl",
-        "ln -s /dev/zero .wg/service/events.jsonl",
+    for (place, node) in [
+        ("mkfifo .wg/service/events.jsonl", "a named pipe"),
+        ("mkdir .wg/service/events.jsonl", "a directory"),
+        (
+            "ln -s /dev/zero .wg/service/events.jsonl",
+            "a symbolic link",
+        ),
     ] {
         let world = World::with_workspace();
         world.wg(&["chat", "new"]).ok();
@@ -506,7 +509,10 @@ fn a_pipe_a_link_or_a_directory_in_the_place_of_the_events_is_told_of_and_nobody
             told(
                 &world.wg(verb),
                 78,
-                &["events.jsonl` is not a regular file", "move it away"],
+                &[
+                    &format!("events.jsonl` is {node}, not a regular file"),
+                    "move it away",
+                ],
             );
         }
     }

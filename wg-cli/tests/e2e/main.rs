@@ -7,6 +7,7 @@
 )]
 
 mod daemon;
+mod damaged;
 mod doctor;
 mod earlier_failures;
 mod endings;
@@ -14,6 +15,7 @@ mod endurance;
 mod errors;
 mod exempt;
 mod front_door;
+mod full_disk;
 mod golden;
 mod graph;
 mod groups;

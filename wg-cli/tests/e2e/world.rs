@@ -297,7 +297,11 @@ impl World {
     /// What a failed test needs to be understood.
     fn show_what_the_service_wrote(&self) {
         for file in [".wg/service/daemon.log", ".wg/service/events.jsonl"] {
-            if let Ok(text) = fs::read_to_string(self.path(file)) {
+            let path = self.path(file);
+            // A test may have put a pipe there.
+            if path.is_file()
+                && let Ok(text) = fs::read_to_string(path)
+            {
                 let lines: Vec<&str> = text.lines().collect();
                 eprintln!(
                     "--- {file}\n{}",

@@ -90,7 +90,7 @@ fn what_is_no_regular_file_is_neither_read_nor_replaced() {
     assert_eq!(fs::read(at("target")).unwrap(), b"safe");
     assert_eq!(
         files::read(Path::new("/dev/null")).map_err(|error| error.to_string()),
-        Err("`/dev/null` is not a regular file".to_owned())
+        Err("`/dev/null` is a device, not a regular file".to_owned())
     );
     assert_eq!(files::read(&at("absent")).unwrap(), None);
     assert_eq!(

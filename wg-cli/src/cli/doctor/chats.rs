@@ -29,11 +29,24 @@ pub(super) fn states(workspace: &Workspace, loaded: &Loaded, fix: Fix) -> Vec<Fi
         .filter_map(|chat| damaged(workspace, chat.id, fix))
         .collect();
     let known: BTreeSet<ChatId> = chats.iter().map(|chat| chat.id).collect();
+    let is_empty = loaded.graph.tasks().next().is_none();
     // A chat whose line cannot be read is not a chat that is gone.
     if loaded.warnings.is_empty()
-        && let Ok(strangers) = boot::states_without_chats(workspace, &known)
+        && let Ok(strangers) = boot::states_without_chats(workspace, &known, is_empty)
     {
-        findings.extend(strangers.into_iter().map(|chat| {
+        if !strangers.kept.is_empty() {
+            let text = format!(
+                "`{}` is empty, though there are sessions and states of {} chat(s)",
+                workspace.graph_path().display(),
+                strangers.kept.len()
+            );
+            findings.push(
+                Finding::new("graph", Weight::Error, text).with_advice(
+                    "put back a copy of it; what there is of the chats stays as it is",
+                ),
+            );
+        }
+        findings.extend(strangers.to_archive.into_iter().map(|chat| {
             let text = format!("there is a state of {chat}, which is not in the graph");
             Finding::new("state", Weight::Warning, text).fixed_by(
                 "archive it, as the next start of the service does; nothing is ever started for it",
@@ -48,13 +61,17 @@ pub(super) fn states(workspace: &Workspace, loaded: &Loaded, fix: Fix) -> Vec<Fi
 /// A wish may stand in what cannot be read, so nothing starts until a person has decided.
 fn damaged(workspace: &Workspace, chat: ChatId, fix: Fix) -> Option<Finding> {
     let error = ChatRecord::load(workspace, chat).err()?;
+    let is_no_file = matches!(error, StoreError::NotARegularFile { .. });
     let text = format!(
         "{chat}: {}; nothing starts, because a stop may have stood in it",
-        Failure::from(error)
+        Failure::from(error).what_and_why()
     );
     let what = format!("set the file aside and leave the chat stopped; then wg chat resume {chat}");
     Some(
         Finding::new("state", Weight::Error, text).fixed_by(&what, fix, || {
+            if is_no_file {
+                files::set_aside(&workspace.chat_state_path(chat))?;
+            }
             ChatRecord::update(workspace, chat, |record| {
                 record.stopped_at = Some(clock::now());
                 record.wish_actor = Some("wg doctor".to_owned());
@@ -144,7 +161,7 @@ pub(super) fn registry(workspace: &Workspace) -> Option<Finding> {
     let error = Registry::load(workspace).err()?;
     let text = format!(
         "{}; no chat is served, because nobody knows which history is whose",
-        Failure::from(error)
+        Failure::from(error).what_and_why()
     );
     Some(Finding::new("registry", Weight::Error, text).with_advice(
         "put back a copy, or correct it: each session needs its directory's name and its aliases (chat-N, coordinator-N, N)",

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 
 use crate::cli::finding::{Finding, Fix, Weight};
+use crate::failure::Failure;
 use crate::store::StoreError;
+use crate::store::room;
 use crate::store::workspace::Workspace;
 
 /// Descriptors that a service needs for each chat: its handler's connection, its handler, and those who read it.
@@ -49,6 +51,18 @@ pub(super) fn limits(chats: usize) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// A disk that takes nothing more, whatever is the reason; each verb that writes says so, too.
+pub(super) fn room(workspace: &Workspace) -> Option<Finding> {
+    // Somebody else's is not written to.
+    workspace.check_owner().ok()?;
+    let failure = Failure::from(room::check(workspace).err()?);
+    let finding = Finding::new("disk", Weight::Error, failure.what_and_why());
+    Some(match failure.cure() {
+        Some(cure) => finding.with_advice(cure),
+        None => finding,
+    })
 }
 
 /// The file systems of other machines, by the number that statfs(2) gives.

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::ops::ChatRow;
 use crate::standstill::{self, Standstill};
 use crate::store::StoreError;
+use crate::store::files;
 use crate::store::graph::ChatId;
 use crate::store::workspace::Workspace;
 
@@ -42,6 +43,17 @@ pub(super) fn stale_socket(workspace: &Workspace, fix: Fix) -> Option<Finding> {
     let socket = workspace.socket_path().ok()?;
     if socket.symlink_metadata().is_err() || service_runs(workspace) {
         return None;
+    }
+    if socket.is_dir() && !socket.is_symlink() {
+        let text = format!(
+            "`{}` is a directory, and no service can listen there",
+            socket.display()
+        );
+        return Some(Finding::new("socket", Weight::Error, text).fixed_by(
+            "move it aside to `*.corrupt`",
+            fix,
+            || Ok(files::set_aside(&socket).map(drop)?),
+        ));
     }
     let text = format!("nobody listens at `{}` any more", socket.display());
     Some(Finding::new("socket", Weight::Note, text).fixed_by(

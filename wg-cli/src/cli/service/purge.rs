@@ -109,14 +109,19 @@ fn to_text(report: &PurgeReport, dry_run: bool) -> String {
             .pid
             .map(|pid| format!(" pid {pid}"))
             .unwrap_or_default();
-        format!("  still held: chat-{}{pid}: {}", left.chat_id, left.error)
+        let what = if left.is_held() {
+            "still held"
+        } else {
+            "failed"
+        };
+        format!("  {what}: chat-{}{pid}: {}", left.chat_id, left.error)
     }));
     lines.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::to_text;
+    use super::{ExitCode, to_text};
     use crate::ops::{ChatName, Ended, PurgeError, PurgeReport, Skipped};
 
     #[test]
@@ -130,16 +135,30 @@ mod tests {
                 chat_id: 2,
                 reason: "caller chat".into(),
             }],
-            errors: vec![PurgeError {
-                chat_id: 1,
-                pid: Some(42),
-                error: "not proven ours".into(),
-            }],
+            errors: vec![
+                PurgeError {
+                    chat_id: 1,
+                    pid: Some(42),
+                    error: "not proven ours".into(),
+                    code: ExitCode::Held.code(),
+                },
+                PurgeError {
+                    chat_id: 3,
+                    pid: None,
+                    error: "no room".into(),
+                    code: ExitCode::System.code(),
+                },
+            ],
             ended: Ended::of(1, 2),
         };
         assert_eq!(
             to_text(&report, false),
-            "Purged 1 chat(s), 1 handler and 2 other processes ended, skipped 1\n  skipped chat-2: caller chat\n  still held: chat-1 pid 42: not proven ours"
+            "Purged 1 chat(s), 1 handler and 2 other processes ended, skipped 1\n  skipped chat-2: caller chat\n  still held: chat-1 pid 42: not proven ours\n  failed: chat-3: no room"
+        );
+        assert_eq!(
+            report.exit_code(),
+            ExitCode::System,
+            "what no retry mends goes before what one may"
         );
         assert_eq!(to_text(&PurgeReport::default(), false), "Purged 0 chat(s)");
         assert_eq!(

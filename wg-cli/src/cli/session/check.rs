@@ -34,7 +34,7 @@ pub(in crate::cli) fn findings(
         findings.extend(lock::finding(target, fix)?);
     }
     findings.extend(strangers(&targets)?);
-    findings.extend(retired(&cx.graph(workspace)?, &targets)?);
+    findings.extend(retired(&Graph::load(workspace)?.graph, &targets)?);
     if let Some(registry) = Registry::load(workspace)? {
         findings.extend(registered(workspace, &registry, fix));
     }

@@ -41,10 +41,13 @@ pub(super) fn retire(
                 continue;
             }
             report.purged.retain(|name| name.chat_id != chat.0);
+            let pid = holder_in(&error);
+            let failure = Failure::from(error);
             report.errors.push(PurgeError {
                 chat_id: chat.0,
-                pid: holder_in(&error),
-                error: format!("it could not be marked as purged: {}", Failure::from(error)),
+                pid,
+                error: format!("it could not be marked as purged: {failure}"),
+                code: failure.code.code(),
             });
         }
     }
@@ -115,10 +118,13 @@ fn mark_one(
 fn archive(daemon: &Daemon, marked: &[ChatId], actor: &str, report: &mut PurgeReport) {
     let Some(first) = marked.first() else { return };
     if let Err(e) = daemon.archive_in_graph(marked, actor, "purged") {
+        let pid = holder_in(&e);
+        let failure = Failure::from(e);
         report.errors.push(PurgeError {
             chat_id: first.0,
-            pid: holder_in(&e),
-            error: format!("purged, but not in the graph yet: {}", Failure::from(e)),
+            pid,
+            error: format!("purged, but not in the graph yet: {failure}"),
+            code: failure.code.code(),
         });
     }
 }

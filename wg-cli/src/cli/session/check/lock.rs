@@ -14,6 +14,7 @@ use crate::clock::{self, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Outcome};
 use crate::process_start;
+use crate::store::files;
 
 /// Two clocks that tell the same instant may differ by as much.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
@@ -36,10 +37,18 @@ pub(super) fn finding(target: &Target, fix: Fix) -> Outcome<Option<Finding>> {
             node: Some(node),
         } => {
             let text = format!(
-                "`{}` is a {node}, and the session cannot be locked",
+                "`{}` is a {node}, not a regular file, and the session cannot be locked",
                 path.display()
             );
-            Some(Finding::new("lock", Weight::Error, text).with_advice("remove it"))
+            let finding = Finding::new("lock", Weight::Error, text);
+            // A link to something is somebody's, who knows why.
+            Some(if path.is_symlink() && path.exists() {
+                finding.with_advice("remove it")
+            } else {
+                finding.fixed_by("move it aside to `*.corrupt`", fix, || {
+                    Ok(files::set_aside(&path).map(drop)?)
+                })
+            })
         }
         Inspection::Held(held) => held_oddly(target, &held),
         // Free, or something that only a later version knows.
