@@ -54,9 +54,11 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     let config = match Config::load(&workspace) {
         Ok(config) => Some(config),
         Err(failure) => {
-            let advice = failure
-                .cure()
-                .unwrap_or("correct the line, then wg service reload");
+            let advice = match failure.cure() {
+                Some(cure) if is_a_cure_here(cure) => cure,
+                Some(_) => "put a file in its place, or move it away for the defaults",
+                None => "correct the line, then wg service reload",
+            };
             findings.push(
                 Finding::new("settings", Weight::Error, failure.what_and_why()).with_advice(advice),
             );
@@ -83,20 +85,33 @@ pub(super) fn run(cx: &Context<'_>, args: &Doctor) -> Outcome {
     findings.extend(set_aside(&workspace));
     match check::findings(cx, &workspace, fix) {
         Ok(found) => findings.extend(found),
-        Err(failure) => findings.push(unreadable("sessions", &failure)),
+        Err(failure) => {
+            let what = failure.what_and_why();
+            // The graph and the registry have been told of.
+            if !findings
+                .iter()
+                .any(|finding| finding.text().contains(&what))
+            {
+                findings.push(unreadable("sessions", &failure));
+            }
+        }
     }
     findings.retain(|finding| !taken.tells(finding));
     findings.splice(0..0, taken.findings);
     finding::tell(cx, &findings)
 }
 
+/// Whether a cure is more than to ask `wg doctor`.
+fn is_a_cure_here(cure: &str) -> bool {
+    !cure.contains("wg doctor")
+}
+
 /// A check that could not be made.
 fn unreadable(check: &'static str, failure: &Failure) -> Finding {
     let finding = Finding::new(check, Weight::Error, failure.what_and_why());
     match failure.cure() {
-        // That is where we are.
-        Some("wg doctor") | None => finding,
-        Some(cure) => finding.with_advice(cure),
+        Some(cure) if is_a_cure_here(cure) => finding.with_advice(cure),
+        Some(_) | None => finding,
     }
 }
 

@@ -208,7 +208,7 @@ impl From<StoreError> for Failure {
 
 /// What helps where something else stands in the place of a file of ours.
 const MOVE_IT_AWAY: &str =
-    "move it away, or wg doctor --fix; wg follows no links and opens no pipes among its own files";
+    "move it away, or ask wg doctor; wg follows no links and opens no pipes among its own files";
 
 /// A lock that could not be looked at or taken, with the cause, the code and the cure that any other file has.
 pub(crate) fn of_lock(message: impl Into<String>, error: AcquireError) -> Failure {

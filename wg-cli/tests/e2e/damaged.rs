@@ -230,3 +230,29 @@ fn settings_that_are_a_link_to_nothing_are_not_taken_for_none() {
     assert_eq!(world.wg(&["up", "hello"]).ok().stdout, "hello\n");
     world.stop();
 }
+
+#[test]
+fn what_only_a_person_can_mend_is_told_once_and_never_by_sending_him_to_doctor() {
+    for (file, cure) in [
+        ("graph.jsonl", "put back a copy of the graph"),
+        ("chat/sessions.json", "put back a copy, or correct it"),
+        ("config.toml", "put a file in its place"),
+    ] {
+        let world = rested();
+        world.sh(&format!("rm -f .wg/{file}; mkfifo .wg/{file}"), b"");
+        for args in [&["doctor", "--json"][..], &["doctor", "--fix", "--json"]] {
+            let found = findings(&world, args);
+            assert_eq!(found.len(), 1, "{file}: {found:#?}");
+            let told = text(&found[0]);
+            assert!(
+                told.contains("is a named pipe, not a regular file"),
+                "{told}"
+            );
+            assert!(!told.contains("wg doctor"), "{told}");
+            assert!(
+                found[0]["fix"].as_str().unwrap().starts_with(cure),
+                "{found:#?}"
+            );
+        }
+    }
+}
