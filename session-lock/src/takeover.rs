@@ -446,7 +446,11 @@ impl Targets {
             let pid = process.identity().pid;
             let dir = dir.display();
             log::warn!("sending {signal} to process {pid} to take over `{dir}`");
-            match process.signal(signal) {
+            // One that stands still hears no signal but the last until it goes on.
+            let sent = process
+                .signal(signal)
+                .and_then(|()| process.signal(Signal::SIGCONT));
+            match sent {
                 Ok(()) => {}
                 // It has ended by itself.
                 Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use session_lock::{HeldReason, Holder};
 
 use crate::handler::tree;
 use crate::lock_holders;
@@ -76,6 +77,20 @@ impl Standstill {
 /// The daemon that has the lock of this service directory, if it stands still.
 pub(crate) fn of_service(service_dir: &Path) -> Option<Standstill> {
     of_service_process(lock_holders::of_here(service_dir)?)
+}
+
+/// Why a lock counts as held, and that its holder stands still if it does.
+pub(crate) fn reason(reason: &HeldReason, holder: Option<&Holder>) -> String {
+    // Of these the number may be somebody else's here.
+    let is_another = matches!(
+        reason,
+        HeldReason::Inherited { .. } | HeldReason::OtherHost | HeldReason::OtherNamespace
+    );
+    let holder = holder.filter(|_| !is_another);
+    match holder.and_then(|holder| Standstill::of(holder.pid)) {
+        Some(stands_still) => format!("{reason}; {}", stands_still.to_line()),
+        None => reason.to_string(),
+    }
 }
 
 /// This daemon, if it stands still.

@@ -282,6 +282,19 @@ fn a_holder_that_ignores_being_told_is_killed() {
 }
 
 #[test]
+fn a_holder_that_stands_still_hears_that_it_is_told_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut holder = Player::start("hold", dir.path());
+    holder.hear();
+    holder.signal("STOP");
+    let taken = takeover(dir.path(), &policy(false, true)).unwrap();
+    assert!(
+        matches!(taken, TakenOver::Ended { killed: false, .. }),
+        "{taken:?}"
+    );
+}
+
+#[test]
 fn who_inherited_the_lock_is_ended_like_a_holder() {
     let dir = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -10,6 +10,7 @@ use session_lock::{AcquireError, HeldReason, Holder, Kind, SessionLock, Wait, Wa
 use crate::clock;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::standstill;
 use crate::store::error::of_lock;
 
 use super::ears::{Ears, Heard};
@@ -158,8 +159,9 @@ fn tell(text: &str) {
 fn failure(chat: &str, error: AcquireError) -> Failure {
     if let AcquireError::Held { holder, reason, .. } = &error {
         let message = format!(
-            "session of {chat} is already owned: held by {}: {reason}",
-            name(holder.as_ref())
+            "session of {chat} is already owned: held by {}: {}",
+            name(holder.as_ref()),
+            standstill::reason(reason, holder.as_ref())
         );
         return Failure::new(ExitCode::Held, message)
             .with_cure(format!("wg session release {chat}"));

@@ -378,3 +378,38 @@ fn whoever_is_attached_is_told_who_stands_still() {
     screen.ends_with(0);
     world.stop();
 }
+
+#[test]
+fn whoever_is_kept_out_by_a_holder_that_stands_still_is_told_what_lets_that_one_go_on() {
+    let world = answered("");
+    let stopped = |pid: i32| {
+        format!(
+            "; pid {pid} was stopped by a signal and does nothing (kill -CONT {pid} lets it go on)"
+        )
+    };
+    let handler = handler(&world);
+    stand_still(handler);
+    told(
+        &world.wg(&["nex", "--chat", "0", "hi"]),
+        75,
+        &[stopped(handler)],
+    );
+    go_on(handler);
+    let command = ["sh", "-c", ": >begun; read -r word"];
+    let run = ["lock", "run", "--dir", "home-of-work", "--"];
+    fs::create_dir(world.path(run[3])).unwrap();
+    let mut holder = world.start(&[&run[..], &command].concat());
+    world.wait_for_file("begun", |_| true);
+    stand_still(holder.pid());
+    let sentence = stopped(holder.pid());
+    let status = world.wg(&["lock", "status", run[3]]).ok();
+    assert!(status.stdout.contains(&sentence), "{status:?}");
+    let kept_out = world.wg(&[&run[..], &["true"]].concat());
+    told(&kept_out, 75, std::slice::from_ref(&sentence));
+    let asked = world.wg(&["lock", "release", run[3], "--wait", "0.1"]);
+    told(&asked, 75, &[sentence]);
+    go_on(holder.pid());
+    holder.hang_up();
+    holder.finish();
+    world.stop();
+}

@@ -7,6 +7,7 @@ use serde::Serialize;
 use session_lock::{DirLockError, DirStatus, Inspection, Note, Relation, Unreadable};
 
 use crate::clock::Timestamp;
+use crate::standstill;
 
 /// A process that has a directory.
 #[derive(Debug, Clone, Serialize)]
@@ -126,7 +127,9 @@ impl HeldView {
             directory: wanted.clone(),
             held: held.clone(),
             holder: holder.as_deref().map(Holder::of),
-            reason: reason.as_ref().map(ToString::to_string),
+            reason: reason
+                .as_ref()
+                .map(|reason| standstill::reason(reason, holder.as_deref())),
             note: note.as_deref().map(NoteView::of),
         })
     }
@@ -246,7 +249,7 @@ impl LockView {
     /// `held` are the locks that may overlap.
     pub(super) fn of(status: &DirStatus, held: &[DirStatus]) -> Self {
         let reason = match &status.inspection {
-            Inspection::Held(held) => Some(held.reason.to_string()),
+            Inspection::Held(held) => Some(standstill::reason(&held.reason, held.holder.as_ref())),
             Inspection::Stale { .. } => Some("its holder is gone".to_owned()),
             Inspection::Free | Inspection::Corrupt { .. } | _ => None,
         };
