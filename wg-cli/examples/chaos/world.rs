@@ -61,7 +61,7 @@ impl World {
         let config = format!(
             "[service]\nagent = \"canary\"\nidle_timeout = \"3s\"\nstop_grace = \"1s\"\nmax_turns = 4\n\
              on_interrupted = \"{}\"\nlog_max_size = \"32MiB\"\n\n\
-             [supervisor]\nbackoff_first = \"100ms\"\nbackoff_cap = \"500ms\"\ncrash_hard = 0\nunsafe_no_backoff = true\n\n\
+             [supervisor]\nbackoff_first = \"100ms\"\nbackoff_cap = \"1s\"\ncrash_hard = 0\n\n\
              [agents.canary]\ncommand = [\"{}\"]\nprotocol = \"stdin\"\nenv = {{ CHAOS_DIR = \"{}\" }}\n",
             settings.on_interrupted,
             agent.display(),
