@@ -141,13 +141,15 @@ fn recent(mut lines: LinesBackwards<'_>, name: Option<&str>) -> std::io::Result<
         && let Some(line) = lines.next_line()?
     {
         looked_at += line.len();
-        if let Ok(found) = serde_json::from_slice::<Named<'_>>(&line)
-            && name == Some(&found.request_id)
-        {
-            recent.named = Some((found.id, found.content.into_owned()));
-            break;
-        }
-        let usable = id_of(&line).filter(|id| *id <= HIGHEST_PLACE);
+        let id = match serde_json::from_slice::<Named<'_>>(&line) {
+            Ok(found) if name == Some(&found.request_id) => {
+                recent.named = Some((found.id, found.content.into_owned()));
+                break;
+            }
+            Ok(found) => Some(found.id),
+            Err(_) => id_of(&line),
+        };
+        let usable = id.filter(|id| *id <= HIGHEST_PLACE);
         recent.highest = recent.highest.max(usable.unwrap_or(0));
     }
     Ok(recent)
