@@ -154,15 +154,16 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
             Some(Holder::from_record(record, text.claim_of(record)))
         }
         // Somebody has just locked the guard, or its record was deleted.
-        None => text
-            .latest()
-            .filter(|claim| claim.state == State::Held)
-            .map(Holder::from_claim),
+        None => claimed_by(&text),
+        // The record is lost; the guard may still prove who is there.
         Some(Content::InFlight | Content::Corrupt) => {
-            return Ok(Inspection::Corrupt {
-                path: record_path,
-                node: None,
-            });
+            let Some(holder) = claimed_by(&text).filter(|holder| lives(holder, probe)) else {
+                return Ok(Inspection::Corrupt {
+                    path: record_path,
+                    node: None,
+                });
+            };
+            Some(holder)
         }
     };
     let Some(holder) = holder else {
@@ -197,6 +198,17 @@ pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         liveness: Some(liveness),
         reason,
     }))
+}
+
+/// Returns who holds the directory by what stands in its guard.
+fn claimed_by(text: &GuardText) -> Option<Holder> {
+    let held = text.latest().filter(|claim| claim.state == State::Held);
+    held.map(Holder::from_claim)
+}
+
+/// Whether it is proven that this very process runs.
+fn lives(holder: &Holder, probe: SystemProbe) -> bool {
+    holder.identity().is_some() && probe.ask(&holder.claimant()) == Liveness::Alive
 }
 
 fn stale(recorded: bool, holder: Holder, liveness: Liveness) -> Inspection {

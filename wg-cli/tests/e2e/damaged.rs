@@ -256,3 +256,14 @@ fn what_only_a_person_can_mend_is_told_once_and_never_by_sending_him_to_doctor()
         }
     }
 }
+
+#[test]
+fn a_socket_at_which_a_service_listens_is_not_removed_whatever_its_record_says() {
+    let world = World::with_workspace();
+    world.wg(&["up", "hello"]).ok();
+    fs::write(world.path(".wg/service/.handler.pid"), "garbage\n").unwrap();
+    world.wg(&["doctor", "--fix"]);
+    assert!(world.path(".wg/service/daemon.sock").exists());
+    assert_eq!(world.wg(&["chat", "again"]).ok().stdout, "again\n");
+    world.stop();
+}

@@ -5,6 +5,7 @@ use crate::daemon::groups::{self, Stray};
 use crate::daemon::{local, orphans};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::{Client, ConnectError};
 use crate::ops::ChatRow;
 use crate::standstill::{self, Standstill};
 use crate::store::StoreError;
@@ -54,6 +55,10 @@ pub(super) fn stale_socket(workspace: &Workspace, fix: Fix) -> Option<Finding> {
             fix,
             || Ok(files::set_aside(&socket).map(drop)?),
         ));
+    }
+    // Its lock may be damaged, and the service lives: then somebody is there.
+    if !matches!(Client::connect(workspace), Err(ConnectError::NotRunning)) {
+        return None;
     }
     let text = format!("nobody listens at `{}` any more", socket.display());
     Some(Finding::new("socket", Weight::Note, text).fixed_by(
