@@ -381,7 +381,14 @@ pub(super) fn without_answered(
     waiting: &mut Vec<Message>,
 ) -> Result<(), StoreError> {
     if !waiting.is_empty() {
-        let replies = replies_after(dir, cursor)?;
+        // The reply to one that leaves no room stands among those to lower numbers.
+        let is_too_high = |message: &Message| message.id > HIGHEST_PLACE;
+        let after = if waiting.iter().any(is_too_high) {
+            0
+        } else {
+            cursor
+        };
+        let replies = replies_after(dir, after)?;
         waiting.retain(|message| !replies.iter().any(|reply| answers(reply, message)));
     }
     Ok(())

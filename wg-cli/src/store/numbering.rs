@@ -168,8 +168,16 @@ impl Lines {
         let bytes = files::read(&side.path(dir))?.unwrap_or_default();
         let mut last = rotation::last_archived_id(dir, side)?;
         let (mut moved, mut before) = (Vec::new(), last);
+        let mut highest = last;
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let Some(id) = id_of(line) else { continue };
+            if id <= highest {
+                // Its number does not rise: whoever answers asks it under another one, or has done so.
+                continue;
+            }
+            if id <= HIGHEST_PLACE {
+                highest = id;
+            }
             let stays = id <= HIGHEST_PLACE && (moved.is_empty() || id > last);
             if stays {
                 last = last.max(id);
@@ -226,7 +234,8 @@ impl Lines {
             let id = id_of(line);
             if let Some(moved) = own.next_if(|moved| Some(moved.from) == id) {
                 changed |= fields.set("id", &moved.to);
-                if moved.request_id.is_empty() {
+                // One that had another before goes on to say that one: by it, its first line is known.
+                if moved.request_id.is_empty() && fields.raw(RENUMBERED_FROM).is_none() {
                     // By nothing else its reply can be told from that to a question which had this number until now.
                     fields.set(RENUMBERED_FROM, &moved.from);
                 }

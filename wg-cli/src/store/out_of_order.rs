@@ -292,15 +292,16 @@ fn to_renumber<'a>(
         }
     };
     let mut strays: Vec<(&Line<'_>, Message)> = (lines.lines.iter())
-        .filter(|line| !line.rises && line.begin >= from)
+        .filter(|line| !line.rises)
         .filter_map(|line| Some((line, parse(line.bytes)?)))
         .collect();
     if strays.is_empty() {
         return Ok(Vec::new());
     }
-    // Each line that has come again stands for one that was there.
+    // Each line that has come again stands for one that was there, of several alike for the first.
     let mut again = counted(lines.lines.iter().filter_map(|line| again_of(line.bytes)));
     strays.retain(|(_, message)| !take(&mut again, &key(message.id, message)));
+    strays.retain(|(line, _)| line.begin >= from);
     if strays.is_empty() {
         return Ok(Vec::new());
     }

@@ -10,6 +10,7 @@ use wg_cli::store::messages::{
     self, Cursor, Durability, Message, NewMessage, Numbers, Role, Side, Which,
     advance_handler_cursors, advance_past, read_cursor,
 };
+use wg_cli::store::numbering;
 
 use crate::world::{World, ask, bytes_read, ids, reply, unanswered};
 
@@ -88,6 +89,71 @@ fn a_question_under_a_number_that_was_there_is_asked_under_the_next_one_and_its_
     assert_eq!(ids(&dir, Side::Inbox, 0), [1, 2, 3, 4, 5]);
     assert_eq!(ask(&dir, "more"), 6);
     assert_eq!(read_cursor(&dir, Cursor::Nex).unwrap(), 5);
+}
+
+#[test]
+fn of_several_lines_that_are_alike_each_is_asked_when_it_comes() {
+    let world = World::new();
+    let dir = world.session();
+    let mut numbers = Numbers::default();
+    ask(&dir, "one");
+    assert_eq!(drain(&dir, &mut numbers), ["one"]);
+    for round in 0..3 {
+        add(&dir, Side::Inbox, &foreign(1, "yes", ""));
+        assert_eq!(drain(&dir, &mut numbers), ["yes"], "round {round}");
+    }
+}
+
+#[test]
+fn one_that_leaves_no_room_is_asked_once_beside_one_that_does_not_rise() {
+    let world = World::new();
+    let dir = world.session();
+    let mut numbers = Numbers::default();
+    ask(&dir, "one");
+    assert_eq!(drain(&dir, &mut numbers), ["one"]);
+    let theirs = foreign(0, "zero", "z") + &foreign((1 << 53) + 1, "huge", "h");
+    add(&dir, Side::Inbox, &theirs);
+    let mut said = drain(&dir, &mut numbers);
+    said.sort();
+    assert_eq!(said, ["huge", "zero"]);
+    for content in ["two", "three"] {
+        ask(&dir, content);
+        assert_eq!(drain(&dir, &mut numbers), [content]);
+    }
+}
+
+#[test]
+fn a_mend_of_what_leaves_no_room_has_nobody_asked_twice_who_got_a_number_before_or_gets_one_after()
+{
+    for (renumbered_first, answered_first) in [(true, true), (true, false), (false, false)] {
+        let world = World::new();
+        let dir = world.session();
+        let mut numbers = Numbers::default();
+        ask(&dir, "one");
+        assert_eq!(drain(&dir, &mut numbers), ["one"]);
+        // A reply to one without a name is known by the number alone, which a mend changes.
+        let name = if answered_first { "z" } else { "" };
+        let strays = foreign(1, "dup", "d") + &foreign(0, "zero", name);
+        add(&dir, Side::Inbox, &foreign(u64::MAX, "huge", "h"));
+        add(&dir, Side::Inbox, &strays);
+        if renumbered_first {
+            messages::renumber(&dir, Which::All).unwrap();
+        }
+        let mut said = Vec::new();
+        if answered_first {
+            said = drain(&dir, &mut numbers);
+        }
+        numbering::mend(&dir).unwrap();
+        let inbox = fs::read_to_string(Side::Inbox.path(&dir)).unwrap();
+        assert!(inbox.contains(&strays), "{inbox}");
+        messages::renumber(&dir, Which::All).unwrap();
+        said.extend(drain(&dir, &mut numbers));
+        said.sort();
+        let case = format!("renumbered {renumbered_first}, answered {answered_first}");
+        assert_eq!(said, ["dup", "huge", "zero"], "{case}");
+        ask(&dir, "two");
+        assert_eq!(drain(&dir, &mut numbers), ["two"], "{case}");
+    }
 }
 
 #[test]
