@@ -1,5 +1,6 @@
 //! Ending a tree from a thread that may wait.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -74,7 +75,8 @@ fn end_all(
     let until = clock::now() + within;
     let names: Vec<&str> = marker.iter().map(|marker| marker.name.as_str()).collect();
     loop {
-        let mut table = Table::read(&names, floor).map_err(|source| EndError { source })?;
+        let mut table = Table::read_but(&HashSet::new(), &names, floor)
+            .map_err(|source| EndError { source })?;
         if own {
             table.hide(std::process::id());
         }

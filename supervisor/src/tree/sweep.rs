@@ -273,8 +273,8 @@ impl Sweep {
         (self.kill(table, victims, leader, hand), Next::AfterDeaths)
     }
 
-    /// Says whether a pass that found nobody must not count, because somebody may be about to show the marker.
-    fn awaits_exec(&mut self, table: &Table) -> bool {
+    /// Says whether a pass that found nobody must not count, because somebody may be about to show the marker, or may have been missed.
+    fn awaits_carriers(&mut self, table: &Table) -> bool {
         if self.target.marker.is_none() || self.entered {
             return false;
         }
@@ -283,12 +283,13 @@ impl Sweep {
             self.in_exec.clone_from(&now);
         }
         self.in_exec.retain(|process| now.contains(process));
-        if now.is_empty() {
+        if now.is_empty() && !table.is_partial() {
             return false;
         }
         if self.exec_rounds == MOST_EXEC_ROUNDS {
             let stuck = u32::try_from(self.in_exec.len()).unwrap_or(u32::MAX);
-            self.unreadable = self.unreadable.saturating_add(stuck);
+            let missed = u32::from(table.is_partial());
+            self.unreadable = self.unreadable.saturating_add(stuck.max(missed));
             return false;
         }
         self.exec_rounds += 1;
@@ -301,7 +302,7 @@ impl Sweep {
             Stage::Verify { empty } => empty,
             Stage::Freeze { .. } | Stage::Kill => 0,
         };
-        if self.awaits_exec(table) {
+        if self.awaits_carriers(table) {
             self.stage = Stage::Verify { empty: counted };
             return Next::Soon;
         }

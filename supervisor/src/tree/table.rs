@@ -63,23 +63,38 @@ pub(crate) struct Table {
     untouchable: HashSet<u32>,
     /// Whether it was seen at one moment, so that nobody can have been missed.
     conclusive: bool,
+    /// Whether it was known when the reading ended that there may be more.
+    is_partial: bool,
 }
 
 impl Table {
     /// Reads all processes, and of those that started at `floor` or later the
     /// environment variables with these names.
     pub(crate) fn read(names: &[&str], floor: u64) -> io::Result<Self> {
-        Self::read_but(&HashSet::new(), names, floor)
+        Self::read_all(&HashSet::new(), names, floor, MOST_LISTINGS)
     }
 
     /// Reads all processes but `dead`, which are known to have ended and are still pinned, so
     /// that nobody is below them and nobody else can have their pids.
+    ///
+    /// While somebody new who carries something comes with each listing, it is not gone on for
+    /// long: they may be gone before they are signalled. Such a table is no proof of anything.
     pub(crate) fn read_but(dead: &HashSet<u32>, names: &[&str], floor: u64) -> io::Result<Self> {
+        Self::read_all(dead, names, floor, LISTINGS_IN_A_CHASE)
+    }
+
+    fn read_all(
+        dead: &HashSet<u32>,
+        names: &[&str],
+        floor: u64,
+        enough: usize,
+    ) -> io::Result<Self> {
         let mut look = Look::new(names, floor);
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
         let mut seen = dead.clone();
-        for _ in 0..MOST_LISTINGS {
-            let before = seen.len();
+        let mut is_a_chase = false;
+        for listing in 1..=MOST_LISTINGS {
+            let (before, known) = (seen.len(), entries.len());
             for item in fs::read_dir("/proc")? {
                 let item = item?;
                 if let Some(pid) = item.file_name().to_str().and_then(|name| name.parse().ok())
@@ -93,8 +108,16 @@ impl Table {
             if seen.len() == before {
                 break;
             }
+            let mut new = entries.iter().skip(known);
+            is_a_chase =
+                listing >= enough && new.any(|entry| entry.alive && !entry.carried.is_empty());
+            if is_a_chase {
+                break;
+            }
         }
-        Ok(Self::from_entries(entries))
+        let mut table = Self::from_entries(entries);
+        table.is_partial = is_a_chase;
+        Ok(table)
     }
 
     /// Reads only where descendants of a process can be: below these `roots`, and
@@ -239,6 +262,20 @@ impl Table {
 
     pub(crate) fn is_conclusive(&self) -> bool {
         self.conclusive
+    }
+
+    /// Returns true if somebody who carries something may have been missed, so that a look that finds nobody says nothing.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// This table, as if its reading had broken off.
+    #[cfg(test)]
+    pub(crate) fn partial(self) -> Self {
+        Self {
+            is_partial: true,
+            ..self
+        }
     }
 
     pub(crate) fn from_entries(list: impl IntoIterator<Item = Entry>) -> Self {
@@ -492,6 +529,10 @@ fn carried(environment: &[u8], names: &BTreeSet<&str>) -> Vec<String> {
 
 /// How often everybody is listed at most, while each time there is somebody new.
 const MOST_LISTINGS: usize = 50;
+
+/// How often before those who were found are signalled, while each listing shows somebody new who may be one of them. Whoever lives for
+/// milliseconds only is caught by looking little and signalling soon.
+const LISTINGS_IN_A_CHASE: usize = 2;
 
 /// How often an empty environment is looked at before whoever shows it counts as one that becomes another program again and again.
 const LOOKS: u32 = 4;

@@ -259,6 +259,25 @@ fn who_is_never_done_becoming_another_program_is_waited_for_with_an_end_and_make
     assert!(!sweep.report(&busy).best_effort());
 }
 
+#[test]
+fn a_look_that_broke_off_is_no_proof_that_nobody_is_left_and_is_repeated_with_an_end() {
+    let partial = || Table::default().partial();
+    let mut sweep = marked();
+    for _ in 0..MOST_EXEC_ROUNDS {
+        assert_eq!(sweep.pass(&partial(), &mut |_| false).1, Next::Soon);
+    }
+    assert_eq!(sweep.pass(&partial(), &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&partial(), &mut |_| false).1, Next::Done);
+    assert!(sweep.report(&partial()).best_effort());
+
+    let nobody = Table::default();
+    let mut sweep = marked();
+    assert_eq!(sweep.pass(&partial(), &mut |_| false).1, Next::Soon);
+    assert_eq!(sweep.pass(&nobody, &mut |_| false).1, Next::Again);
+    assert_eq!(sweep.pass(&nobody, &mut |_| false).1, Next::Done);
+    assert!(!sweep.report(&nobody).best_effort());
+}
+
 /// A target whose leader enters the group `/g/wg-1`.
 fn grouped(leader: u32) -> Target {
     Target {
