@@ -71,7 +71,7 @@ impl Table {
     /// Reads all processes, and of those that started at `floor` or later the
     /// environment variables with these names.
     pub(crate) fn read(names: &[&str], floor: u64) -> io::Result<Self> {
-        Self::read_all(&HashSet::new(), names, floor, MOST_LISTINGS)
+        Self::list_and_look(&HashSet::new(), names, floor, MOST_LISTINGS)
     }
 
     /// Reads all processes but `dead`, which are known to have ended and are still pinned, so
@@ -80,10 +80,12 @@ impl Table {
     /// While somebody new who carries something comes with each listing, it is not gone on for
     /// long: they may be gone before they are signalled. Such a table is no proof of anything.
     pub(crate) fn read_but(dead: &HashSet<u32>, names: &[&str], floor: u64) -> io::Result<Self> {
-        Self::read_all(dead, names, floor, LISTINGS_IN_A_CHASE)
+        Self::list_and_look(dead, names, floor, LISTINGS_IN_A_CHASE)
     }
 
-    fn read_all(
+    /// Lists everybody and looks at whoever is new, again and again: until nobody is, or, after `enough` listings, until somebody new
+    /// carries something.
+    fn list_and_look(
         dead: &HashSet<u32>,
         names: &[&str],
         floor: u64,
